@@ -1,0 +1,319 @@
+"""The engine: events in, finished spans and metric points out. It does no I/O and reads no clock.
+
+What it does with an event is decided by handlers that are compiled from the rules, in this order: ends, span events, states,
+begins, metrics. Time is the events' own; `advance` tells it that time has passed without any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as MappingType
+from typing import Any
+
+import otelbridge
+from otelbridge.engine.machines import Join, Machines
+from otelbridge.engine.order import Counts, Order
+from otelbridge.engine.outlet import Accounting, Outlet, Stream, given
+from otelbridge.engine.pairs import LinkIndex, Pairs
+from otelbridge.engine.series import SeriesTable
+from otelbridge.engine.state import Loader, MachineState, RuleState, Saver
+from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, Evaluate, Mapping, MetricRule, NoteOn, Now
+from otelbridge.records import WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope
+
+Decode = Callable[[str, bytes], Arguments | None]
+
+_SCOPE = Scope("otelbridge", otelbridge.__version__)
+_EVENTS = Metric("qemu.trace.events", "sum", "{event}", "Trace events seen, by their name.", _SCOPE, monotonic=True)
+_EVENTS_LIMIT = 10_000
+_NOBODY = Now(None, None, None, None)
+
+
+class _Handler:
+    """Everything that the rules do with one event."""
+
+    __slots__ = ("begins", "ends", "evidence", "machines", "metrics", "notes", "reads", "reasons")
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[RuleState, EndOn]] = []
+        self.notes: list[tuple[RuleState | MachineState, NoteOn]] = []
+        self.machines: list[MachineState] = []
+        self.reasons: list[tuple[MachineState, Evaluate]] = []
+        self.evidence: list[tuple[MachineState, tuple[str, ...]]] = []
+        self.begins: list[tuple[RuleState, BeginOn]] = []
+        self.metrics: list[MetricRule] = []
+        self.reads = False
+
+
+class Engine:
+    """Pairs the events of one stream.
+
+    Finished spans and points are in `spans` and `points`, for the caller to take away.
+
+    Args:
+        mapping: The rules.
+        stream: Whose events these are.
+        decode: Gives the arguments of an event in the order of the Plan; None where no declaration fits the text.
+        qemu_version: Gives the range of versions as deduced so far.
+        joins: For migrations that belong into another host's trace, by the root span id that they have here.
+        index: Filled for links between hosts, if given.
+    """
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        stream: Stream,
+        decode: Decode,
+        qemu_version: Callable[[], str | None],
+        joins: MappingType[bytes, Join] | None = None,
+        index: LinkIndex | None = None,
+    ) -> None:
+        self.accounting = Accounting()
+        self.points: list[MetricPoint] = []
+        self._mapping, self._decode = mapping, decode
+        self._order = Order()
+        self._series = SeriesTable()
+        self._window: int | None = None
+        self._outlet = Outlet(stream, self.accounting, self._series)
+        self._machines = Machines(mapping.machines, stream, self._outlet, self._series, joins or {}, qemu_version)
+        self._pairs = Pairs(mapping.spans, stream, self._outlet, self._machines, index)
+        self._machines.closing = self._pairs.close_children
+        self._handlers = _handlers(mapping, self._pairs.states, self._machines.states)
+        self._counted = _counted(mapping)
+        self._first_machine = next(iter(self._machines.states.values()), None)
+
+    @property
+    def spans(self) -> list[FinishedSpan]:
+        """Finished spans that were not taken away yet; take them with `take_spans`."""
+        return self._outlet.spans
+
+    def take_spans(self) -> list[FinishedSpan]:
+        """The finished spans since the last call."""
+        taken, self._outlet.spans = self._outlet.spans, []
+        return taken
+
+    def take_points(self) -> list[MetricPoint]:
+        """The metric points since the last call."""
+        taken, self.points = self.points, []
+        return taken
+
+    @property
+    def open(self) -> int:
+        """Spans that have begun and not ended, migrations and their states included."""
+        return self._machines.open + self._pairs.open
+
+    @property
+    def points_made(self) -> int:
+        """Metric points made so far."""
+        return self._series.made
+
+    @property
+    def late(self) -> int:
+        """Events that came too late to be put in order."""
+        return self._order.late
+
+    @property
+    def overflowed(self) -> Sequence[str]:
+        """Metrics with more series than their limit."""
+        return sorted(self._series.overflowed)
+
+    # --- input ------------------------------------------------------------------------------------
+
+    def feed(self, batch: Batch) -> None:
+        """Take in what a reader made of a stretch of the input."""
+        account = self.accounting
+        account.total += batch.total
+        account.buckets.update(batch.units)
+        if batch.last_ns is not None and (account.last_ns is None or batch.last_ns > account.last_ns):
+            account.last_ns = batch.last_ns
+        self._handle(self._order.put(batch))
+
+    def advance(self, time_ns: int) -> None:
+        """Let event time pass without an event: what has waited too long is given up, and counts go out as points."""
+        window_ns = time_ns - time_ns % WINDOW_NS
+        self._handle(self._order.put(Batch(window_ns, [], {}, {}, {}, 0, None)))
+        if self._window is not None and window_ns > self._window:
+            self._close_window(window_ns)
+
+    def finish(self) -> None:
+        """End the stream: what is still open goes out as incomplete, ended at the last time seen."""
+        self._handle(self._order.rest())
+        last_ns = self.accounting.last_ns or 0
+        self._pairs.finish(last_ns)
+        self._machines.finish(last_ns)
+        self._outlet.settle_all()
+        self.points += self._series.points(last_ns)
+
+    def _handle(self, items: Sequence[tuple[int, Row | Counts]]) -> None:
+        for time_ns, item in items:
+            if isinstance(item, Counts):
+                self._count(item)
+            else:
+                self._row(time_ns, item)
+
+    def _close_window(self, window_ns: int) -> None:
+        """Event time has passed into another window: points go out, and what waited too long is given up."""
+        self.points += self._series.points((self._window or 0) + WINDOW_NS)
+        self._window = window_ns
+        self._pairs.time_out(window_ns)
+        self._outlet.expire(window_ns)
+
+    # --- events -----------------------------------------------------------------------------------
+
+    def _count(self, item: Counts) -> None:
+        """Events that were counted without being looked at."""
+        if self._window is None:
+            self._window = self._series.start_ns = item.window_ns
+        elif item.window_ns > self._window:
+            self._close_window(item.window_ns)
+        for event, number in item.counts.items():
+            self._series.add(_EVENTS, (("qemu.event", event),), number, _EVENTS_LIMIT)
+            self.accounting.events[event] += number
+            rules = self._counted.get(event, ())
+            self.accounting.buckets["counted" if rules else "unmapped"] += number
+            for rule, attributes in rules:
+                amount: int | None = number
+                if rule.value is not None:
+                    amount = next((item.sums[event, a] for a in rule.argument if (event, a) in item.sums), None)
+                if amount is not None:
+                    self._series.add(rule.metric, attributes, amount, rule.limit)
+
+    def _row(self, time_ns: int, row: Row) -> None:
+        account = self.accounting
+        if account.first_ns is None or time_ns < account.first_ns:
+            account.first_ns = time_ns
+        account.events[row.event] += 1
+        self._series.add(_EVENTS, (("qemu.event", row.event),), 1, _EVENTS_LIMIT)
+        handler = self._handlers.get(row.event)
+        if handler is None:
+            bucket = "unmapped"
+        else:
+            arguments = self._decode(row.event, row.raw) if handler.reads else ()
+            bucket = "malformed" if arguments is None else self._apply(handler, time_ns, row, arguments)
+        account.buckets[bucket] += row.unit
+
+    def _apply(self, handler: _Handler, time_ns: int, row: Row, arguments: Arguments) -> str:
+        """Do all that the rules say; give the bucket that the row goes into."""
+        pairs, machines = self._pairs, self._machines
+        if handler.evidence or handler.reasons:
+            self._hear(handler, row, arguments)
+        # Sums of truth values: every rule must get its turn, so nothing may be cut short.
+        ended = sum([pairs.end(state, end, time_ns, row, arguments) for state, end in handler.ends])
+        noted = sum([pairs.note(holder, note, time_ns, row, arguments) for holder, note in handler.notes])
+        stated = sum([machines.enter(machine, time_ns, row, arguments) for machine in handler.machines])
+        began = sum([pairs.begin(state, begin, time_ns, row, arguments) for state, begin in handler.begins])
+        measured = sum([self._measure(rule, row, arguments) for rule in handler.metrics])
+        if began:
+            return "begin"
+        if ended:
+            return "end"
+        if stated:
+            return "state"
+        if noted:
+            return "span_event"
+        if measured:
+            return "metric"
+        return "orphan_end" if handler.ends and not (handler.notes or handler.machines or handler.begins) else "counted"
+
+    def _hear(self, handler: _Handler, row: Row, arguments: Arguments) -> None:
+        """Take note of what an event says of the role, or of the reason of a failure to come."""
+        for machine, roles in handler.evidence:
+            (machine.root or machine).evidence.update(roles)
+        for machine, reason in handler.reasons:
+            text = reason(arguments, None, self._machines.now(machine, row))
+            if machine.root is not None and text not in (None, ""):
+                machine.root.reason = str(text)
+
+    def _measure(self, rule: MetricRule, row: Row, arguments: Arguments) -> bool:
+        now = self._machines.now(self._first_machine, row)
+        if rule.when is not None and not rule.when(arguments, None, now):
+            return False
+        value = 1 if rule.value is None else rule.value(arguments, None, now)
+        if value is None or isinstance(value, str):
+            return False
+        attributes = given((name, evaluate(arguments, None, now)) for name, evaluate in rule.attributes)
+        if rule.operation == "add":
+            self._series.add(rule.metric, attributes, value, rule.limit)
+        elif rule.operation == "set":
+            self._series.set(rule.metric, attributes, value, rule.limit)
+        else:
+            self._series.record(rule.metric, attributes, value, None, rule.limit)
+        return True
+
+    # --- snapshots ----------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that is needed to go on in another process, as JSON-able data. Take spans and points away first."""
+        saver = Saver()
+        return {
+            "version": 1,
+            "order": self._order.snapshot(),
+            "series": self._series.snapshot(),
+            "window": self._window,
+            "rules": self._pairs.snapshot(saver),
+            "machines": self._machines.snapshot(saver),
+            "unsettled": self._outlet.snapshot(saver),
+            "traces": saver.traces,
+            "roots": saver.roots,
+            "accounting": self.accounting.snapshot(),
+        }
+
+    def restore(self, state: MappingType[str, Any]) -> None:
+        """Go on from `snapshot`, in an engine with the same stream. Rules and metrics that are gone are let go."""
+        loader = Loader(state["traces"], state["roots"])
+        self._order.restore(state["order"])
+        self._series.restore(state["series"], {metric.name: metric for metric in _metrics(self._mapping)})
+        self._window = state["window"]
+        self._pairs.restore(state["rules"], loader)
+        self._machines.restore(state["machines"], loader)
+        self._outlet.restore(state["unsettled"], loader)
+        self.accounting.restore(state["accounting"])
+
+
+def _handlers(
+    mapping: Mapping, rules: MappingType[str, RuleState], machines: MappingType[str, MachineState]
+) -> dict[str, _Handler]:
+    """What to do with each event, from all rules."""
+    found = {event: _Handler() for event in mapping.plan.rows}
+    for machine in machines.values():
+        rule = machine.rule
+        found[rule.event].machines.append(machine)
+        for event, roles in rule.roles.items():
+            found[event].evidence.append((machine, roles))
+        for event, reason in rule.reasons.items():
+            found[event].reasons.append((machine, reason))
+        for event, notes in rule.notes.items():
+            found[event].notes += [(machine, note) for note in notes]
+    for state in rules.values():
+        for event, begin in state.rule.begins.items():
+            found[event].begins.append((state, begin))
+        for event, ends in state.rule.ends.items():
+            found[event].ends += [(state, end) for end in ends]
+        for event, notes in state.rule.notes.items():
+            found[event].notes += [(state, note) for note in notes]
+    for metric in mapping.metrics:
+        if metric.event in found:
+            found[metric.event].metrics.append(metric)
+    for event, handler in found.items():
+        handler.reads = bool(mapping.plan.rows[event])
+    return found
+
+
+def _counted(mapping: Mapping) -> dict[str, list[tuple[MetricRule, Attributes]]]:
+    """The metrics that counts and sums feed, with their fixed attributes."""
+    found: dict[str, list[tuple[MetricRule, Attributes]]] = {}
+    for rule in mapping.metrics:
+        if rule.from_counts:
+            fixed = given((name, evaluate((), None, _NOBODY)) for name, evaluate in rule.attributes)
+            found.setdefault(rule.event, []).append((rule, fixed))
+    return found
+
+
+def _metrics(mapping: Mapping) -> list[Metric]:
+    """Every instrument that the rules feed, and the engine's own."""
+    durations = [rule.duration for rule in mapping.spans]
+    found = [_EVENTS, *(rule.metric for rule in mapping.metrics)]
+    for machine in mapping.machines:
+        durations += [machine.duration, machine.state_duration]
+        found += [machine.active] if machine.active else []
+        found += [machine.completed[0]] if machine.completed else []
+    return found + [duration.metric for duration in durations if duration]

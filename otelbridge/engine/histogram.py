@@ -1,0 +1,96 @@
+"""An exponential histogram: 160 buckets over any range, the finest scale at which the values fit.
+
+Source: opentelemetry-specification, metrics/data-model.md (ExponentialHistogram) and metrics/sdk.md (MaxSize 160, MaxScale 20).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from otelbridge.records import Histogram
+
+MAX_SIZE = 160
+MAX_SCALE = 20
+
+
+class ExponentialHistogram:
+    """Values >= 0, recorded one by one; `value()` is the state as a record."""
+
+    __slots__ = ("buckets", "count", "high", "low", "max", "min", "scale", "sum", "zero_count")
+
+    def __init__(self) -> None:
+        self.count = self.zero_count = 0
+        self.sum = 0.0
+        self.min, self.max = math.inf, -math.inf
+        self.scale = MAX_SCALE
+        self.low = self.high = 0
+        self.buckets: dict[int, int] = {}
+
+    def record(self, value: float) -> None:
+        """Add one value; a negative one (clocks that step) counts as 0."""
+        value = max(value, 0.0)
+        self.count += 1
+        self.sum += value
+        self.min = min(self.min, value)
+        self.max = max(self.max, value)
+        if value == 0.0:
+            self.zero_count += 1
+            return
+        index = _index(value, self.scale)
+        if not self.buckets:
+            self.low = self.high = index
+        low, high = min(self.low, index), max(self.high, index)
+        if high - low >= MAX_SIZE:
+            self._coarsen(low, high)
+            index = _index(value, self.scale)
+            low, high = min(self.low, index), max(self.high, index)
+        self.low, self.high = low, high
+        self.buckets[index] = self.buckets.get(index, 0) + 1
+
+    def _coarsen(self, low: int, high: int) -> None:
+        """Halve the scale until `low` to `high` fit; two neighbouring buckets become one at each step."""
+        shift = 0
+        while (high >> shift) - (low >> shift) >= MAX_SIZE:
+            shift += 1
+        merged: dict[int, int] = {}
+        for index, count in self.buckets.items():
+            merged[index >> shift] = merged.get(index >> shift, 0) + count
+        self.buckets = merged
+        self.scale -= shift
+        self.low, self.high = self.low >> shift, self.high >> shift
+
+    def value(self) -> Histogram:
+        """The state; `min` and `max` are 0 where nothing was recorded."""
+        buckets = tuple(self.buckets.get(i, 0) for i in range(self.low, self.high + 1)) if self.buckets else ()
+        low, high = (self.min, self.max) if self.count else (0.0, 0.0)
+        return Histogram(self.count, self.sum, low, high, self.scale, self.zero_count, self.low if buckets else 0, buckets)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as plain data."""
+        value = self.value()
+        return value._asdict() | {"buckets": list(value.buckets)}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> ExponentialHistogram:
+        """The histogram that `snapshot` described."""
+        self = cls()
+        self.count, self.sum, self.scale, self.zero_count = state["count"], state["sum"], state["scale"], state["zero_count"]
+        if self.count:
+            self.min, self.max = state["min"], state["max"]
+        self.low = state["offset"]
+        self.high = self.low + max(0, len(state["buckets"]) - 1)
+        self.buckets = {self.low + i: n for i, n in enumerate(state["buckets"]) if n}
+        return self
+
+
+def _index(value: float, scale: int) -> int:
+    """The bucket of `value`: the i with base**i < value <= base**(i+1)."""
+    mantissa, exponent = math.frexp(value)
+    if scale <= 0:
+        # The upper bound belongs to the bucket, so an exact power of two lies one lower.
+        return (exponent - 1 - (mantissa == 0.5)) >> -scale  # noqa: PLR2004
+    if mantissa == 0.5:  # noqa: PLR2004 - exact powers of two must not depend on the rounding of a logarithm
+        return ((exponent - 1) << scale) - 1
+    return math.ceil((math.log2(mantissa) + exponent) * (1 << scale)) - 1

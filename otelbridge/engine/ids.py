@@ -1,0 +1,28 @@
+"""Ids are derived, never random: the same stream gives the same ids, whoever converts it and however often."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+
+def stream_key(*identity: str | bytes) -> bytes:
+    """The 16 bytes that stand for a stream in all its ids, from whatever tells it from other streams."""
+    digest = blake2b(digest_size=16)
+    for part in identity:
+        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.digest()
+
+
+def span_id(stream: bytes, rule: str, number: int, start_ns: int) -> bytes:
+    """The id of the `number`-th span that `rule` began in the stream: 8 bytes, not all zero."""
+    return _nonzero(blake2b(b"%s|%d|%d" % (rule.encode(), number, start_ns), digest_size=8, key=stream).digest())
+
+
+def trace_id(stream: bytes, rule: str, number: int, start_ns: int) -> bytes:
+    """The id of the trace whose first span that is: 16 bytes, not all zero."""
+    return _nonzero(blake2b(b"%s|%d|%d" % (rule.encode(), number, start_ns), digest_size=16, key=stream).digest())
+
+
+def _nonzero(digest: bytes) -> bytes:
+    return digest if any(digest) else b"\x01" + digest[1:]

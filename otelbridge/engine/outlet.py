@@ -1,0 +1,208 @@
+"""Where finished spans leave the engine: their common marks, histograms, the wait for a migration, the slowest of many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heappush, heappushpop
+from typing import Any, NamedTuple
+
+from otelbridge.engine.ids import trace_id
+from otelbridge.engine.series import SeriesTable
+from otelbridge.engine.state import Loader, Root, Saver, Trace
+from otelbridge.mapping.rules import Duration, SpanRule
+from otelbridge.records import ERROR, SECOND_NS, UNSET, Attributes, Exemplar, FinishedSpan, Link, Scope, SpanEvent, Value
+
+ADOPT_NS = 10 * SECOND_NS
+"""Spans that ended so long before a migration opened (a TLS handshake, say) still belong to it."""
+MAX_PENDING = 1000
+"""So many spans may wait for a migration to open; then they go out on their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What the engine must know of the stream it reads.
+
+    Attributes:
+        key: 16 bytes that no other stream has (`ids.stream_key`): all ids are derived from it.
+        role: What the user said it is, which stands above what the events say; None if nothing was said.
+        clock: Where the times are not the input's own: `assumed`, or `none` where there is but an order. Marked on every span.
+    """
+
+    key: bytes
+    role: str | None = None
+    clock: str | None = None
+
+
+@dataclass(slots=True)
+class Accounting:
+    """Where every unit of the input and every span went."""
+
+    buckets: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    total: int = 0
+    finished: int = 0
+    incomplete: int = 0
+    not_kept: int = 0
+    first_ns: int | None = None
+    last_ns: int | None = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as plain data."""
+        spans, times = [self.finished, self.incomplete, self.not_kept], [self.first_ns, self.last_ns]
+        return {"buckets": self.buckets, "events": self.events, "total": self.total, "spans": spans, "times": times}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`."""
+        self.buckets, self.events, self.total = Counter(state["buckets"]), Counter(state["events"]), state["total"]
+        self.finished, self.incomplete, self.not_kept = state["spans"]
+        self.first_ns, self.last_ns = state["times"]
+
+
+class Shape(NamedTuple):
+    """What a rule gives to all its spans."""
+
+    scope: Scope
+    name: str
+    kind: int
+
+
+class Body(NamedTuple):
+    """What a span has beside its ids: filled in when it ends."""
+
+    start_ns: int
+    end_ns: int
+    attributes: list[tuple[str, Value]]
+    notes: Sequence[SpanEvent] = ()
+    links: tuple[Link, ...] = ()
+    failure: tuple[str, str] | None = None
+    """`error.type` and description."""
+    dropped_notes: int = 0
+    complete: bool = True
+
+
+class Outlet:
+    """Finished spans, on their way out. `spans` is for the caller of the engine to take away."""
+
+    def __init__(self, stream: Stream, accounting: Accounting, series: SeriesTable) -> None:
+        self.spans: list[FinishedSpan] = []
+        self._stream, self._accounting, self._series = stream, accounting, series
+        self._unsettled: list[Trace] = []
+
+    def finished(self, trace: Trace, identity: bytes, parent_id: bytes, shape: Shape, body: Body) -> FinishedSpan:
+        """The span, counted and marked: its error, that its end was not seen, a clock that is not the input's."""
+        attributes = body.attributes
+        if body.failure is not None:
+            attributes.append(("error.type", body.failure[0]))
+        if not body.complete:
+            attributes.append(("otelbridge.incomplete", True))
+            self._accounting.incomplete += 1
+        if self._stream.clock is not None:
+            attributes.append(("otelbridge.clock", self._stream.clock))
+        self._accounting.finished += 1
+        status, message = (ERROR, body.failure[1]) if body.failure else (UNSET, "")
+        return FinishedSpan(
+            trace.id or b"", identity, parent_id, shape.scope, shape.name, shape.kind, body.start_ns, body.end_ns,
+            tuple(attributes), tuple(body.notes), body.links, status, message, body.dropped_notes,
+        )  # fmt: skip
+
+    def record(self, duration: Duration, span: FinishedSpan, trace: Trace, root: Root | None = None) -> None:
+        """Put the length of a span into its histogram. A span that may not be kept leaves its root as the exemplar."""
+        by = dict(span.attributes)
+        attributes = given((name, by.get(name)) for name in duration.by)
+        seconds = (span.end_ns - span.start_ns) / SECOND_NS
+        exemplar = None
+        if trace.id is not None:
+            exemplar = Exemplar(span.end_ns, seconds, trace.id, root.span_id if root else span.span_id)
+        self._series.record(duration.metric, attributes, seconds, exemplar, duration.limit)
+
+    def give(self, trace: Trace, span: FinishedSpan) -> None:
+        """Hand out a span, or let it wait until it is known which trace it belongs to."""
+        if trace.id is None:
+            trace.pending.append(span)
+        else:
+            self.spans.append(_settled(trace, span))
+
+    # --- the slowest of many --------------------------------------------------------------------------
+
+    def keep(self, root: Root, rule: SpanRule, slowest: int, number: int, span: FinishedSpan) -> None:
+        """Hold a span back among the slowest of its rule; the one that falls out was only counted."""
+        heap = root.kept.setdefault(rule.id, [])
+        entry = (span.end_ns - span.start_ns, -number, span)
+        if len(heap) < slowest:
+            heappush(heap, entry)
+        else:
+            heappushpop(heap, entry)
+            self._accounting.not_kept += 1
+
+    def give_kept(self, root: Root) -> None:
+        """Hand out what was held back within a root, in the order of the begins."""
+        for heap in root.kept.values():
+            for _, _, span in sorted(heap, key=lambda entry: -entry[1]):
+                self.give(root.trace, span)
+        root.kept.clear()
+
+    # --- spans that came before any migration -----------------------------------------------------------
+
+    def wait(self, trace: Trace) -> None:
+        """Let the spans of a trace wait for a migration to open."""
+        self._unsettled.append(trace)
+
+    def settle_alone(self, trace: Trace) -> None:
+        """A trace of its own."""
+        trace.id = trace_id(self._stream.key, *trace.origin)
+        self._release(trace)
+
+    def adopt(self, opened: Trace, time_ns: int) -> None:
+        """What came shortly before a migration opened belongs to it; what is older goes out on its own."""
+        for trace in self._unsettled:
+            if trace.open or time_ns - trace.last_ns <= ADOPT_NS:
+                trace.id, trace.parent, trace.parent_start_ns = opened.id, opened.parent, opened.parent_start_ns
+                self._release(trace)
+            else:
+                self.settle_alone(trace)
+        self._unsettled.clear()
+
+    def expire(self, time_ns: int) -> None:
+        """What has waited too long, or in too large a crowd, goes out on its own."""
+        crowded = sum(len(trace.pending) for trace in self._unsettled) > MAX_PENDING
+        waiting, self._unsettled = self._unsettled, []
+        for trace in waiting:
+            if crowded or (not trace.open and time_ns - trace.last_ns > ADOPT_NS):
+                self.settle_alone(trace)
+            else:
+                self._unsettled.append(trace)
+
+    def settle_all(self) -> None:
+        """No migration will come any more."""
+        for trace in self._unsettled:
+            self.settle_alone(trace)
+        self._unsettled.clear()
+
+    def _release(self, trace: Trace) -> None:
+        self.spans += [_settled(trace, span) for span in trace.pending]
+        trace.pending.clear()
+
+    def snapshot(self, saver: Saver) -> list[int]:
+        """The traces that wait."""
+        return [saver.trace(trace) for trace in self._unsettled]
+
+    def restore(self, state: Sequence[int], loader: Loader) -> None:
+        """Go on from `snapshot`."""
+        self._unsettled = [loader.traces[place] for place in state]
+
+
+def given(pairs: Iterable[tuple[str, Value | None]]) -> Attributes:
+    """The attributes that have a value."""
+    return tuple((name, value) for name, value in pairs if value is not None)
+
+
+def _settled(trace: Trace, span: FinishedSpan) -> FinishedSpan:
+    """A span with the ids of its trace; one without a parent goes below the trace's top if it began within it."""
+    if span.trace_id == trace.id:
+        return span
+    parent_id = span.parent_id
+    if not parent_id and trace.parent and span.start_ns >= trace.parent_start_ns:
+        parent_id = trace.parent
+    return span._replace(trace_id=trace.id or b"", parent_id=parent_id)

@@ -1,0 +1,277 @@
+"""Pairing: which end belongs to which begin, and where a span hangs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from otelbridge.engine.ids import span_id, trace_id
+from otelbridge.engine.machines import Machines, failure_of
+from otelbridge.engine.outlet import Body, Outlet, Shape, Stream, given
+from otelbridge.engine.state import MAX_NOTES, Key, Loader, MachineState, OpenSpan, Root, RuleState, Saver, Trace
+from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, NoteOn, Now, SpanRule
+from otelbridge.records import Row, SpanEvent, Value
+
+MAX_OPEN = 100_000
+"""So many spans of one rule may be open; then the oldest is given up as incomplete."""
+
+
+@dataclass(slots=True)
+class LinkIndex:
+    """What one stream has to offer to links and asks of them: root span id -> rule -> key -> span ids in their order."""
+
+    offered: dict[bytes, dict[str, dict[Key, list[bytes]]]] = field(default_factory=dict)
+    asked: dict[bytes, dict[str, Counter[Key]]] = field(default_factory=dict)
+
+
+class Pairs:
+    """The open spans of all rules of a stream."""
+
+    def __init__(
+        self, rules: tuple[SpanRule, ...], stream: Stream, outlet: Outlet, machines: Machines, index: LinkIndex | None
+    ) -> None:
+        self.states = {rule.id: RuleState(rule) for rule in rules}
+        self._stream, self._outlet, self._machines, self._index = stream, outlet, machines, index
+        by_id = {rule.id: rule for rule in rules}
+        self._machine_of = {rule.id: machines.of(rule, by_id) for rule in rules}
+        self._until_next = [state for state in self.states.values() if state.rule.until_next]
+        self._timed = [state for state in self.states.values() if state.rule.timeout_ns is not None]
+        self._link_targets = {link.rule for rule in rules for link in rule.links}
+
+    @property
+    def open(self) -> int:
+        """How many spans are open."""
+        return sum(len(state.by_number) for state in self.states.values())
+
+    def _now(self, rule: SpanRule, row: Row) -> Now:
+        return self._machines.now(self._machine_of[rule.id], row)
+
+    # --- begins -------------------------------------------------------------------------------------
+
+    def begin(self, state: RuleState, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
+        """An event that may begin a span; whether it did."""
+        rule = state.rule
+        now = self._now(rule, row)
+        if on.when is not None and not on.when(arguments, None, now):
+            return False
+        key = _key(rule, row, on.key(arguments, now))
+        if key in state.by_key:
+            span = state.by_key[key][-1]
+            if rule.repeated_begin == "prefer":
+                return _moved(span, on, time_ns, row, arguments)
+            if rule.repeated_begin == "ignore":
+                return False
+            if rule.until_next:
+                self._end(state, span, time_ns, row.event, None, None)
+            elif rule.repeated_begin == "close":
+                self._end(state, span, time_ns, None, None, None)
+        if len(state.by_number) >= MAX_OPEN:
+            self._end(state, next(iter(state.by_number.values())), time_ns, None, None, None)
+        state.add(self._opened(state, on, key, time_ns, row, arguments))
+        return True
+
+    def _opened(self, state: RuleState, on: BeginOn, key: Key, time_ns: int, row: Row, arguments: Arguments) -> OpenSpan:
+        rule = state.rule
+        state.number += 1
+        span = OpenSpan(state.number, span_id(self._stream.key, rule.id, state.number, time_ns), time_ns, row.thread, key)
+        span.begin_event, span.arguments, span.rank = row.event, arguments, on.rank
+        span.parent_id, span.trace, span.root = self._place(rule, span)
+        span.trace.open += 1
+        if rule.ordinals:
+            span.ordinals = tuple((name, self._ordinal(machine, rule, span)) for name, machine in rule.ordinals)
+        if span.root is not None:
+            self._offer(rule, span, span.root)
+            self._link(rule, span, span.root, arguments, self._now(rule, row))
+        return span
+
+    def _place(self, rule: SpanRule, span: OpenSpan) -> tuple[bytes, Trace, Root | None]:
+        """The parent's id, the trace, the root."""
+        for name in rule.inside:
+            machine = self._machines.states.get(name)
+            if machine is not None and machine.root is not None:
+                return machine.root.span_id, machine.root.trace, machine.root
+            if name in self.states and (outer := self.states[name].youngest(span.thread)):
+                return outer.span_id, outer.trace, outer.root
+        machine = self._machine_of[rule.id]
+        if machine is not None and machine.root is not None:
+            return machine.root.span_id, machine.root.trace, machine.root
+        trace = Trace((rule.id, span.number, span.start_ns))
+        if machine is None:
+            trace.id = trace_id(self._stream.key, *trace.origin)
+        else:
+            self._outlet.wait(trace)
+        return b"", trace, None
+
+    def _ordinal(self, machine_id: str, rule: SpanRule, span: OpenSpan) -> int:
+        machine = self._machines.states.get(machine_id)
+        if machine is None or machine.root is None:
+            return span.number
+        number = machine.root.ordinals.get(rule.id, 0) + 1
+        machine.root.ordinals[rule.id] = number
+        return number
+
+    # --- links --------------------------------------------------------------------------------------
+
+    def _offer(self, rule: SpanRule, span: OpenSpan, root: Root) -> None:
+        if self._index is not None and rule.id in self._link_targets:
+            key = span.key[1:] if rule.thread and span.thread is not None else span.key
+            self._index.offered.setdefault(root.span_id, {}).setdefault(rule.id, {}).setdefault(key, []).append(span.span_id)
+
+    def _link(self, rule: SpanRule, span: OpenSpan, root: Root, arguments: Arguments, now: Now) -> None:
+        """Point to the span of the other host that has the same place among those with the same key."""
+        for link in rule.links:
+            wanted = link.key[span.begin_event](arguments, now)
+            if None in wanted:
+                continue
+            if self._index is not None:
+                self._index.asked.setdefault(root.span_id, {}).setdefault(link.rule, Counter())[wanted] += 1
+            place = root.link_counts.get((link.rule, wanted), 0)
+            root.link_counts[link.rule, wanted] = place + 1
+            targets = root.links.get(link.rule, {}).get(wanted, ())
+            if place < len(targets):
+                span.links += (targets[place],)
+
+    # --- ends ---------------------------------------------------------------------------------------
+
+    def end(self, state: RuleState, on: EndOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
+        """An event that may end a span; whether it did."""
+        if not state.by_number:
+            return False
+        rule = state.rule
+        now = self._now(rule, row)
+        if on.when is not None and not on.when(arguments, None, now):
+            return False
+        waiting = state.by_key.get(_key(rule, row, on.key(arguments, now)))
+        if not waiting:
+            return False
+        span = waiting[0] if rule.repeated_begin == "queue" else waiting[-1]
+        both = now._replace(begin_event=span.begin_event, end_event=row.event)
+        self._end(state, span, time_ns, row.event, arguments, failure_of(on.failure, span.arguments, arguments, both))
+        return True
+
+    def _end(
+        self,
+        state: RuleState,
+        span: OpenSpan,
+        time_ns: int,
+        event: str | None,
+        arguments: Arguments | None,
+        failed: tuple[str, str] | None,
+    ) -> None:
+        """A span goes out. Without an event that ended it, it is incomplete."""
+        rule, root, trace = state.rule, span.root, span.trace
+        state.remove(span)
+        end_ns = max(time_ns, span.start_ns)
+        self.close_children(span.span_id, end_ns, event)
+        body = Body(
+            span.start_ns, end_ns, _attributes(rule, span, event, arguments), span.notes, span.links, failed or span.failure,
+            span.dropped_notes, event is not None,
+        )  # fmt: skip
+        shape = Shape(rule.scope, rule.name, rule.kind)
+        finished = self._outlet.finished(trace, span.span_id, span.parent_id, shape, body)
+        if rule.duration is not None and event is not None:
+            self._outlet.record(rule.duration, finished, trace, root if rule.keep else None)
+        trace.open -= 1
+        trace.last_ns = max(trace.last_ns, end_ns)
+        if rule.keep is not None and root is not None and not root.closed:
+            self._outlet.keep(root, rule, rule.keep.slowest, span.number, finished)
+        else:
+            self._outlet.give(trace, finished)
+
+    def close_children(self, parent_id: bytes, end_ns: int, event: str | None) -> None:
+        """What lasts until the next one ends with its parent at the latest."""
+        for state in self._until_next:
+            for span in [s for s in state.by_number.values() if s.parent_id == parent_id]:
+                self._end(state, span, end_ns, event, None, None)
+
+    def time_out(self, time_ns: int) -> None:
+        """Give up what has been open longer than its rule allows; spans begin in the order of time, so the oldest tell."""
+        for state in self._timed:
+            timeout_ns = state.rule.timeout_ns or 0
+            while state.by_number:
+                span = next(iter(state.by_number.values()))
+                if span.start_ns + timeout_ns > time_ns:
+                    break
+                self._end(state, span, span.start_ns + timeout_ns, None, None, None)
+
+    def finish(self, last_ns: int) -> None:
+        """What is open goes out as incomplete."""
+        for state in self.states.values():
+            for span in list(state.by_number.values()):
+                if span.number in state.by_number:
+                    self._end(state, span, last_ns, None, None, None)
+
+    # --- span events ----------------------------------------------------------------------------------
+
+    def note(self, holder: RuleState | MachineState, note: NoteOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
+        """Put a span event into the open span it belongs to; whether there is one."""
+        target: OpenSpan | Root | None
+        if isinstance(holder, MachineState):
+            target, now = holder.root, self._machines.now(holder, row)
+        else:
+            if not holder.by_number:
+                return False
+            now = self._now(holder.rule, row)
+            target = _noted(holder, note, row, arguments, now)
+        if target is None or (note.when is not None and not note.when(arguments, None, now)):
+            return False
+        failed = failure_of(note.failure, arguments, None, now)
+        if failed is not None and isinstance(target, OpenSpan):
+            target.failure = failed
+        if len(target.notes) >= MAX_NOTES:
+            target.dropped_notes += 1
+        else:
+            attributes = given((name, evaluate(arguments, None, now)) for name, evaluate in note.attributes)
+            target.notes.append(SpanEvent(time_ns, row.event, attributes))
+        return True
+
+    # --- snapshots ------------------------------------------------------------------------------------
+
+    def snapshot(self, saver: Saver) -> dict[str, Any]:
+        """The state as plain data."""
+        return {s.rule.id: [s.number, [saver.span(span) for span in s.by_number.values()]] for s in self.states.values()}
+
+    def restore(self, state: Mapping[str, Any], loader: Loader) -> None:
+        """Go on from `snapshot`; a rule that is gone is let go."""
+        for name, (number, spans) in state.items():
+            if name in self.states:
+                self.states[name].number = number
+                for plain in spans:
+                    self.states[name].add(loader.span(plain))
+
+
+def _key(rule: SpanRule, row: Row, parts: Key) -> Key:
+    return (row.thread, *parts) if rule.thread and row.thread is not None else parts
+
+
+def _moved(span: OpenSpan, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
+    """Let a better begin, or the same again, take the place of the one that was seen."""
+    if on.rank > span.rank:
+        return False
+    span.start_ns, span.begin_event, span.arguments, span.rank = time_ns, row.event, arguments, on.rank
+    return True
+
+
+def _attributes(rule: SpanRule, span: OpenSpan, event: str | None, arguments: Arguments | None) -> list[tuple[str, Value]]:
+    root = span.root
+    now = Now(span.thread, root.state if root else None, None, None, span.begin_event, event)
+    found: list[tuple[str, Value]] = [("qemu.event.begin", span.begin_event)]
+    if event is not None:
+        found.append(("qemu.event.end", event))
+    for name, evaluate in rule.attributes(span.begin_event, event if arguments is not None else None):
+        value = evaluate(span.arguments, arguments, now)
+        if value is not None:
+            found.append((name, value))
+    found += span.ordinals
+    if rule.thread and span.thread is None:
+        found.append(("otelbridge.pairing", ",".join(rule.key_names) or "order"))
+    return found
+
+
+def _noted(holder: RuleState, note: NoteOn, row: Row, arguments: Arguments, now: Now) -> OpenSpan | None:
+    if note.key is None:
+        return holder.youngest(row.thread)
+    waiting = holder.by_key.get(_key(holder.rule, row, note.key(arguments, now)))
+    return waiting[-1] if waiting else None

@@ -1,0 +1,115 @@
+"""Several QEMU processes in one file: which thread belongs to which.
+
+The log backend of 4.0 to 10.0 names threads, never processes, so this is a guess from what threads do. Some events come
+from a process's main thread alone; when a second thread does what only a main thread does, it is a second process. Every
+other thread joins a process of its side of the migration, the one that last had reason to start such a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from otelbridge.records import Row
+
+# 24948@1795408304.942435:migrate_set_state new state setup
+# 24985@1795408304.944649:migration_socket_incoming_accepted
+_MAIN = {
+    "migration_socket_incoming_accepted": "destination",
+    "migration_tls_incoming_handshake_start": "destination",
+    "migration_set_incoming_channel": "destination",
+    "migration_socket_outgoing_connected": "source",
+    "migration_socket_outgoing_error": "source",
+    "migration_tls_outgoing_handshake_start": "source",
+    "migration_set_outgoing_channel": "source",
+}
+_SETUP = ("migrate_set_state", b"new state setup")
+_SOURCE = ("savevm_", "migration_thread_", "migration_bitmap_", "migration_rate_", "migrate_pending", "migrate_transferred",
+           "multifd_send", "source_return_path", "ram_save", "migration_completion", "open_return_path", "vmstate_save")  # fmt: skip
+_DESTINATION = ("loadvm_", "qemu_loadvm", "multifd_recv", "postcopy_ram_", "postcopy_place", "ram_load", "vmstate_load")
+
+
+def side(event: str) -> str | None:
+    """The side of a migration that an event is written on, None if both write it."""
+    if event in _MAIN:
+        return _MAIN[event]
+    if event.startswith(_SOURCE):
+        return "source"
+    return "destination" if event.startswith(_DESTINATION) else None
+
+
+class _Process:
+    __slots__ = ("families", "main", "role", "spawned")
+
+    def __init__(self) -> None:
+        self.main: int | None = None
+        self.role: str | None = None
+        self.spawned = 0
+        """When its main thread last did something, in rows."""
+        self.families: set[str] = set()
+        """The first words of what its other threads do: a second migration thread is another process's."""
+
+
+class Processes:
+    """Assigns rows to processes, numbered from 0 in the order of their appearance."""
+
+    def __init__(self) -> None:
+        self._of: dict[int | None, int] = {None: 0}
+        self._all = [_Process()]
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def role(self, number: int) -> str | None:
+        """The side that a process is on, as far as its threads show it."""
+        return self._all[number].role
+
+    def of(self, row: Row) -> int:
+        """The process that a row comes from."""
+        self._rows += 1
+        number = self._of.get(row.thread)
+        if number is None:
+            number = self._of[row.thread] = self._assign(row)
+        process = self._all[number]
+        if row.event in _MAIN or (row.event, row.raw) == _SETUP:
+            process.main = row.thread if process.main is None else process.main
+            process.role = process.role or _MAIN.get(row.event)
+            process.spawned = self._rows
+        return number
+
+    def _assign(self, row: Row) -> int:
+        """A thread that was not seen before."""
+        main = row.event in _MAIN or (row.event, row.raw) == _SETUP
+        if main and self._all[-1].main is not None and not self._recovers(row):
+            self._all.append(_Process())
+            return len(self._all) - 1
+        wanted, family = side(row.event), row.event.split("_")[0]
+        fitting = [n for n, p in enumerate(self._all) if wanted is None or p.role in (None, wanted)] or [*range(len(self._all))]
+        free = [n for n in fitting if family not in self._all[n].families] or fitting
+        number = max(free, key=lambda n: self._all[n].spawned)
+        if not main:
+            self._all[number].families.add(family)
+        return number
+
+    def _recovers(self, row: Row) -> bool:
+        """A paused postcopy is taken up again by a thread of the monitor, which then sets the state too."""
+        return row.event == _SETUP[0] and any("postcopy" in p.families for p in self._all)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as plain data."""
+        return {
+            "rows": self._rows,
+            "of": [[thread, number] for thread, number in self._of.items()],
+            "all": [[p.main, p.role, p.spawned, sorted(p.families)] for p in self._all],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`."""
+        self._rows = state["rows"]
+        self._of = dict(state["of"])
+        self._all = []
+        for main, role, spawned, families in state["all"]:
+            process = _Process()
+            process.main, process.role, process.spawned, process.families = main, role, spawned, set(families)
+            self._all.append(process)

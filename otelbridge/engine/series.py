@@ -1,0 +1,133 @@
+"""Metrics in event time: cumulative series, a point for each that changed in a window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from otelbridge.engine.histogram import ExponentialHistogram
+from otelbridge.records import Attributes, Exemplar, Metric, MetricPoint
+
+OVERFLOW: Attributes = (("otel.metric.overflow", True),)
+
+
+class Series:
+    """One series: its value so far, and the largest measurement since the last point as exemplar."""
+
+    __slots__ = ("attributes", "changed", "exemplar", "metric", "time_ns", "value")
+
+    def __init__(self, metric: Metric, attributes: Attributes) -> None:
+        self.metric, self.attributes = metric, attributes
+        self.value: int | float | ExponentialHistogram = ExponentialHistogram() if metric.kind == "histogram" else 0
+        self.changed = False
+        self.exemplar: Exemplar | None = None
+        self.time_ns = 0
+
+
+class SeriesTable:
+    """All series of a stream.
+
+    `limit` bounds the series of a metric; what is beyond goes into one with `otel.metric.overflow`.
+
+    Source: opentelemetry-specification, metrics/sdk.md, Cardinality limits.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[str, dict[Attributes, Series]] = {}
+        self._changed: list[Series] = []
+        self.start_ns: int | None = None
+        self.overflowed: set[str] = set()
+        self.made = 0
+
+    def _series(self, metric: Metric, attributes: Attributes, limit: int) -> Series:
+        table = self._tables.get(metric.name)
+        if table is None:
+            table = self._tables[metric.name] = {}
+        series = table.get(attributes)
+        if series is None:
+            if len(table) >= limit - 1 and attributes != OVERFLOW:
+                self.overflowed.add(metric.name)
+                return self._series(metric, OVERFLOW, limit + 1)
+            series = table[attributes] = Series(metric, attributes)
+        if not series.changed:
+            series.changed = True
+            self._changed.append(series)
+        return series
+
+    def add(self, metric: Metric, attributes: Attributes, amount: float, limit: int = 2000) -> None:
+        """Add to a sum."""
+        series = self._series(metric, attributes, limit)
+        series.value += amount  # type: ignore[operator]
+
+    def set(self, metric: Metric, attributes: Attributes, value: float, limit: int = 2000) -> None:
+        """Set a gauge."""
+        self._series(metric, attributes, limit).value = value
+
+    def record(
+        self, metric: Metric, attributes: Attributes, value: float, exemplar: Exemplar | None = None, limit: int = 2000
+    ) -> None:
+        """Record into a histogram; the largest value since the last point is its exemplar."""
+        series = self._series(metric, attributes, limit)
+        series.value.record(value)  # type: ignore[union-attr]
+        if exemplar is not None and (series.exemplar is None or value > series.exemplar.value):
+            series.exemplar = exemplar
+
+    def points(self, time_ns: int) -> list[MetricPoint]:
+        """A point at `time_ns` for each series that changed since the last call, in the order of their first change."""
+        made = []
+        for series in self._changed:
+            value = series.value.value() if isinstance(series.value, ExponentialHistogram) else series.value
+            # Two points of one series never have the same time: a backend would refuse the second.
+            series.time_ns = max(time_ns, series.time_ns + 1)
+            start_ns = min(self.start_ns if self.start_ns is not None else series.time_ns, series.time_ns)
+            exemplars = (series.exemplar,) if series.exemplar else ()
+            made.append(MetricPoint(series.metric, series.attributes, start_ns, series.time_ns, value, exemplars))
+            series.changed, series.exemplar = False, None
+        self._changed.clear()
+        self.made += len(made)
+        return made
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as plain data."""
+        return {
+            "start": self.start_ns,
+            "made": self.made,
+            "overflowed": sorted(self.overflowed),
+            "series": [_plain(s) for table in self._tables.values() for s in table.values()],
+            "changed": [[s.metric.name, [list(a) for a in s.attributes]] for s in self._changed],
+        }
+
+    def restore(self, state: Mapping[str, Any], metrics: Mapping[str, Metric]) -> None:
+        """Go on from `snapshot`; a series whose metric is no longer in the mapping is let go."""
+        self.start_ns, self.made, self.overflowed = state["start"], state["made"], set(state["overflowed"])
+        for plain in state["series"]:
+            if plain["metric"] in metrics:
+                series = _restored(plain, metrics[plain["metric"]])
+                self._tables.setdefault(series.metric.name, {})[series.attributes] = series
+        for name, attributes in state["changed"]:
+            series_of = self._tables.get(name, {}).get(tuple((k, v) for k, v in attributes))
+            if series_of is not None:
+                series_of.changed = True
+                self._changed.append(series_of)
+
+
+def _plain(series: Series) -> dict[str, Any]:
+    e = series.exemplar
+    return {
+        "metric": series.metric.name,
+        "attributes": [list(a) for a in series.attributes],
+        "time": series.time_ns,
+        "value": series.value.snapshot() if isinstance(series.value, ExponentialHistogram) else series.value,
+        "exemplar": [e.time_ns, e.value, e.trace_id.hex(), e.span_id.hex()] if e else None,
+    }
+
+
+def _restored(plain: Mapping[str, Any], metric: Metric) -> Series:
+    series = Series(metric, tuple((k, v) for k, v in plain["attributes"]))
+    value = plain["value"]
+    series.value = ExponentialHistogram.restored(value) if isinstance(value, dict) else value
+    series.time_ns = plain["time"]
+    if plain["exemplar"]:
+        time_ns, measured, trace, span = plain["exemplar"]
+        series.exemplar = Exemplar(time_ns, measured, bytes.fromhex(trace), bytes.fromhex(span))
+    return series

@@ -1,0 +1,139 @@
+"""The accounting of a conversion, as the contract has it: where every unit, span and point went."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from otelbridge.engine import Accounting
+from otelbridge.records import SECOND_NS, Outcome, Signal
+
+BUCKETS = (
+    "begin", "end", "state", "span_event", "metric", "counted", "not_trace", "unmapped", "orphan_end", "malformed", "torn",
+    "dropped_by_qemu",
+)  # fmt: skip
+_LOSSES = {
+    "malformed": "{n} lines are trace events whose arguments no known declaration fits; they were counted, not used",
+    "torn": "{n} lines are cut or run together; what of them could not be read was not used",
+    "dropped_by_qemu": "QEMU dropped {n} records before they were written",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InputReport:
+    """What is known of one input when it was read to its end."""
+
+    paths: tuple[str, ...]
+    format: str
+    role: str | None
+    bytes: int
+    account: Accounting
+    points_made: int
+    open: int
+    qemu_version: str | None
+    processes: int
+    gaps: tuple[str, ...]
+    timed: bool
+
+
+def summed(accounts: Sequence[Accounting]) -> Accounting:
+    """The accounting of a file that several processes wrote into."""
+    total = Accounting()
+    for account in accounts:
+        total.buckets.update(account.buckets)
+        total.events.update(account.events)
+        total.total += account.total
+        total.finished += account.finished
+        total.incomplete += account.incomplete
+        total.not_kept += account.not_kept
+    firsts = [a.first_ns for a in accounts if a.first_ns is not None]
+    lasts = [a.last_ns for a in accounts if a.last_ns is not None]
+    total.first_ns, total.last_ns = min(firsts, default=None), max(lasts, default=None)
+    return total
+
+
+def losses(inputs: Sequence[InputReport]) -> list[str]:
+    """What was lost before it reached us, in words."""
+    found = []
+    for report in inputs:
+        for bucket, words in _LOSSES.items():
+            if number := report.account.buckets.get(bucket, 0):
+                found.append(f"{report.paths[0]}: {words.format(n=number)}")
+        found += [f"{report.paths[0]}: {gap}" for gap in report.gaps]
+    return found
+
+
+def accounting(inputs: Sequence[InputReport], outcomes: Mapping[Signal, Outcome], refused: Sequence[str]) -> dict[str, Any]:
+    """The document that `--accounting` writes. `refused` are losses on the way out, in words."""
+    events: Counter[str] = Counter()
+    for report in inputs:
+        events.update(report.account.events)
+    spans, points = outcomes["traces"], outcomes["metrics"]
+    return {
+        "version": 1,
+        "inputs": [_input(report) for report in inputs],
+        "spans": {
+            "finished": sum(r.account.finished for r in inputs),
+            "incomplete": sum(r.account.incomplete for r in inputs),
+            "delivered": spans.delivered,
+            "spooled": spans.spooled,
+            "rejected": spans.rejected,
+            "not_kept": sum(r.account.not_kept for r in inputs),
+        },
+        "points": {
+            "made": sum(r.points_made for r in inputs),
+            "delivered": points.delivered,
+            "spooled": points.spooled,
+            "rejected": points.rejected,
+        },
+        "events": dict(sorted(events.items())),
+        "loss": [*losses(inputs), *refused],
+    }
+
+
+def _input(report: InputReport) -> dict[str, Any]:
+    account = report.account
+    found: dict[str, Any] = {
+        "path": report.paths[0],
+        "format": report.format,
+        "role": report.role,
+        "bytes": report.bytes,
+        "units": "lines",
+        "total": account.total,
+        "buckets": {bucket: account.buckets.get(bucket, 0) for bucket in BUCKETS},
+        "first_time": _time(account.first_ns) if report.timed else None,
+        "last_time": _time(account.last_ns) if report.timed else None,
+        "qemu_version": report.qemu_version,
+    }
+    if len(report.paths) > 1:
+        found["parts"] = list(report.paths)
+    if report.processes > 1:
+        found["processes"] = report.processes
+        found["processes_guessed"] = True
+    return found
+
+
+def _time(time_ns: int | None) -> str | None:
+    if time_ns is None:
+        return None
+    seconds, rest = divmod(time_ns, SECOND_NS)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def combined(outcomes: Sequence[Mapping[Signal, Outcome]]) -> dict[Signal, Outcome]:
+    """One outcome for several destinations: an item counts as delivered when every destination has it."""
+    signals: tuple[Signal, ...] = ("traces", "metrics")
+    return {signal: _worst([outcome[signal] for outcome in outcomes]) for signal in signals}
+
+
+def _worst(outcomes: Sequence[Outcome]) -> Outcome:
+    if not outcomes:
+        return Outcome()
+    rejected = max(o.rejected for o in outcomes)
+    spooled = min(max(o.spooled for o in outcomes), max(o.delivered + o.spooled + o.rejected for o in outcomes) - rejected)
+    total = max(o.delivered + o.spooled + o.rejected for o in outcomes)
+    reasons = tuple(reason for o in outcomes for reason in o.reasons)
+    return Outcome(total - rejected - spooled, spooled, rejected, reasons)
