@@ -16,6 +16,7 @@ from otelbridge.records import ERROR, SECOND_NS, UNSET, Attributes, Exemplar, Fi
 
 ADOPT_NS = 10 * SECOND_NS
 """Spans that ended so long before a migration opened (a TLS handshake, say) still belong to it."""
+_BELOW_ANY = 1 << 62
 MAX_PENDING = 1000
 """So many spans may wait for a migration to open; then they go out on their own."""
 
@@ -126,11 +127,15 @@ class Outlet:
 
     # --- the slowest of many --------------------------------------------------------------------------
 
-    def keep(self, root: Root, rule: SpanRule, slowest: int, number: int, span: FinishedSpan) -> None:
-        """Hold a span back among the slowest of its rule; the one that falls out was only counted."""
+    def keep(self, root: Root, rule: SpanRule, number: int, span: FinishedSpan, *, complete: bool) -> None:
+        """Hold a span back among the slowest of its rule; the one that falls out was only counted.
+
+        A span whose end was not seen has no length to compare: it stays only while there are too few others.
+        """
         heap = root.kept.setdefault(rule.id, [])
-        entry = (span.end_ns - span.start_ns, -number, span)
-        if len(heap) < slowest:
+        length = span.end_ns - span.start_ns
+        entry = (length if complete else length - _BELOW_ANY, -number, span)
+        if rule.keep is not None and len(heap) < rule.keep.slowest:
             heappush(heap, entry)
         else:
             heappushpop(heap, entry)

@@ -37,6 +37,7 @@ class Pairs:
         by_id = {rule.id: rule for rule in rules}
         self._machine_of = {rule.id: machines.of(rule, by_id) for rule in rules}
         self._until_next = [state for state in self.states.values() if state.rule.until_next]
+        self._kept = [state for state in self.states.values() if state.rule.keep]
         self._timed = [state for state in self.states.values() if state.rule.timeout_ns is not None]
         self._link_targets = {link.rule for rule in rules for link in rule.links}
 
@@ -176,15 +177,18 @@ class Pairs:
         trace.open -= 1
         trace.last_ns = max(trace.last_ns, end_ns)
         if rule.keep is not None and root is not None and not root.closed:
-            self._outlet.keep(root, rule, rule.keep.slowest, span.number, finished)
+            self._outlet.keep(root, rule, span.number, finished, complete=event is not None)
         else:
             self._outlet.give(trace, finished)
 
     def close_children(self, parent_id: bytes, end_ns: int, event: str | None) -> None:
-        """What lasts until the next one ends with its parent at the latest."""
+        """What lasts until the next one ends with its parent at the latest; what competes to be kept must do so by then."""
         for state in self._until_next:
             for span in [s for s in state.by_number.values() if s.parent_id == parent_id]:
                 self._end(state, span, end_ns, event, None, None)
+        for state in self._kept:
+            for span in [s for s in state.by_number.values() if s.root is not None and s.root.span_id == parent_id]:
+                self._end(state, span, end_ns, None, None, None)
 
     def time_out(self, time_ns: int) -> None:
         """Give up what has been open longer than its rule allows; spans begin in the order of time, so the oldest tell."""

@@ -1,0 +1,102 @@
+"""The inputs of a conversion: which files are one QEMU's trace, and what tells each from all others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from otelbridge.errors import UsageError
+
+# src-25397.log  vm-12.log.gz
+_THREAD_FILE = re.compile(r"(?P<stem>.+)-(?P<thread>\d+)(?P<rest>\.[A-Za-z.]+)$")
+# 19625@1795407950.847563:migrate_set_state new state setup
+# 2026-11-23T04:30:01.123456Z migrate_set_state new state setup
+_STAMPED = re.compile(
+    rb"(?:^|\n)\0*(?P<line>(?:(?P<thread>\d+)@\d+\.\d{6}:|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )[A-Za-z_]\w*(?=[ \r\n]|$)[^\r\n]*)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceInput:
+    """The trace of a QEMU: one file, or a file for each of its threads.
+
+    Attributes:
+        paths: The files; `-` is standard input.
+        threads: The thread of each file where its name tells, else None.
+        role: What the user said: source, destination or None.
+        identity: What no other input of the conversion has, and what is the same each time it is converted.
+        stamped: Whether its events carry a time.
+    """
+
+    paths: tuple[str, ...]
+    threads: tuple[int | None, ...]
+    role: str | None
+    identity: tuple[bytes, ...]
+    stamped: bool
+
+    @property
+    def name(self) -> str:
+        """The name of the (first) file without its folder."""
+        return base_name(self.paths[0])
+
+
+def base_name(path: str) -> str:
+    """The file's name without folder; standard input is `stdin`."""
+    return "stdin" if path == "-" else Path(path).name
+
+
+def group_inputs(
+    files: Sequence[str], sources: Sequence[str], destinations: Sequence[str], heads: Mapping[str, bytes]
+) -> list[TraceInput]:
+    """Which files belong together, by their names and the first bytes of each, in the order of their first naming.
+
+    Raises:
+        UsageError: A file was called both source and destination.
+    """
+    roles: dict[str, str] = {}
+    for role, paths in (("source", sources), ("destination", destinations)):
+        for path in paths:
+            if roles.setdefault(path, role) != role:
+                raise UsageError(f"'{path}' is named as --source and as --destination; one QEMU's log can be only one of them.")
+    found: list[TraceInput] = []
+    taken: set[tuple[bytes, ...]] = set()
+    for group in _groups(list(dict.fromkeys([*files, *sources, *destinations])), heads):
+        head = heads[group[0]]
+        first = _STAMPED.search(head)
+        identity: tuple[bytes, ...] = (_stem(group).encode("utf-8", "surrogateescape"), first["line"] if first else head[:256])
+        while identity in taken:
+            identity = (*identity, b"again")
+        taken.add(identity)
+        threads = tuple(_thread(path) if len(group) > 1 else None for path in group)
+        role = next((roles[path] for path in group if path in roles), None)
+        found.append(TraceInput(group, threads, role, identity, first is not None))
+    return found
+
+
+def _groups(order: Sequence[str], heads: Mapping[str, bytes]) -> list[tuple[str, ...]]:
+    """Files whose names differ in a thread's number alone, and that hold that thread alone, are one trace."""
+    groups: dict[str, list[str]] = {}
+    for path in order:
+        named = _THREAD_FILE.match(path)
+        alone = named is not None and _threads_in(heads[path]) <= {int(named["thread"])}
+        key = f"{named['stem']}-%d{named['rest']}" if named and alone else path
+        groups.setdefault(key, []).append(path)
+    return [tuple(group) for group in groups.values()]
+
+
+def _threads_in(head: bytes) -> set[int]:
+    return {int(found["thread"]) for found in _STAMPED.finditer(head) if found["thread"]}
+
+
+def _thread(path: str) -> int | None:
+    named = _THREAD_FILE.match(path)
+    return int(named["thread"]) if named else None
+
+
+def _stem(group: Sequence[str]) -> str:
+    """The file's name without what may differ between two copies of the same log: folder and compression."""
+    name = re.sub(r"\.(gz|xz)$", "", base_name(group[0]))
+    named = _THREAD_FILE.match(name) if len(group) > 1 else None
+    return named["stem"] if named else name
