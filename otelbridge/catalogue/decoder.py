@@ -1,0 +1,111 @@
+"""Arguments from the text of an event, by the declaration that fits, and the QEMU versions that still can have written it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from otelbridge.catalogue.catalogue import Catalogue
+from otelbridge.catalogue.printf import Decoder, text_form
+from otelbridge.catalogue.versions import ALL, VERSIONS, between, range_text
+from otelbridge.records import EventSpec, Value
+
+_Form = tuple[int, Decoder]
+
+
+class TextDecoder:
+    """Decodes the events of one stream, which one version of QEMU wrote.
+
+    What an event says of the version narrows the choice for later ones. An event whose text fits no declaration of the
+    versions that are left is decoded by any that fits.
+
+    Args:
+        catalogue: The declarations.
+        wanted: The arguments to give for each event, as in `Plan.rows`.
+        qemu_version: One of VERSIONS where the user has told it.
+    """
+
+    def __init__(self, catalogue: Catalogue, wanted: Mapping[str, Sequence[str]], qemu_version: str | None = None) -> None:
+        self._catalogue = catalogue
+        self._wanted = wanted
+        self._told = qemu_version
+        self._versions = between(qemu_version, qemu_version) if qemu_version else ALL
+        self._forms: dict[str, list[_Form]] = {}
+        self._only: dict[str, Decoder] = {}
+        """Where one form is left it needs no choice; cleared when the versions narrow."""
+
+    def decode(self, event: str, raw: bytes) -> tuple[Value | None, ...] | None:
+        """The wanted arguments of an event, None where the text fits no declaration of it."""
+        only = self._only.get(event)
+        if only is not None:
+            found = only(raw)
+            return found if found is not None else self._any(event, raw)
+        return self._choose(event, raw)
+
+    def _choose(self, event: str, raw: bytes) -> tuple[Value | None, ...] | None:
+        forms = self._forms_of(event)
+        left = [form for form in forms if form[0] & self._versions] or forms
+        if len(left) == 1:
+            self._only[event] = left[0][1]
+        fitting = [(versions, found) for versions, decoder in left if (found := decoder(raw)) is not None]
+        if not fitting:
+            return self._any(event, raw)
+        possible = 0
+        for versions, _ in fitting:
+            possible |= versions
+        self._narrow(possible)
+        return fitting[0][1]
+
+    def _any(self, event: str, raw: bytes) -> tuple[Value | None, ...] | None:
+        return next((found for _, decoder in self._forms_of(event) if (found := decoder(raw)) is not None), None)
+
+    def _forms_of(self, event: str) -> list[_Form]:
+        """The different texts that the declarations of an event print, newest first."""
+        forms = self._forms.get(event)
+        if forms is None:
+            by_look: dict[object, _Form] = {}
+            for spec in self._catalogue.variants(event):
+                form = text_form(spec)
+                look = (form.pattern, tuple((c.letter, c.argument.name) for c in form.conversions))
+                versions, decoder = by_look.get(look, (0, form.decoder(self._wanted.get(event, ()))))
+                by_look[look] = versions | _versions(spec), decoder
+            forms = self._forms[event] = list(by_look.values())
+        return forms
+
+    def saw(self, event: str) -> None:
+        """An event came up, decoded or not: versions that do not have it are out."""
+        variants = self._catalogue.variants(event)
+        if variants:
+            possible = 0
+            for spec in variants:
+                possible |= _versions(spec)
+            self._narrow(possible)
+
+    def limit(self, first: str | None, last: str | None) -> None:
+        """The format of the input allows these versions only."""
+        self._narrow(between(first, last))
+
+    def _narrow(self, possible: int) -> None:
+        # A distribution's build can have an event early; then the range stays as it was.
+        left = self._versions & possible
+        if left and left != self._versions:
+            self._versions = left
+            self._only.clear()
+
+    @property
+    def version_range(self) -> str | None:
+        """`6.1.0 - 7.2.0`, one version, or None where nothing that was seen tells."""
+        return self._told or (None if self._versions == ALL else range_text(self._versions))
+
+    def snapshot(self) -> dict[str, Any]:
+        """What was learnt, as plain data."""
+        return {"versions": [v for i, v in enumerate(VERSIONS) if self._versions >> i & 1]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`; versions that are not known any more are let go."""
+        self._versions = sum(1 << i for i, v in enumerate(VERSIONS) if v in state["versions"]) or ALL
+        self._only.clear()
+
+
+def _versions(spec: EventSpec) -> int:
+    return between(spec.first, spec.last)

@@ -1,0 +1,340 @@
+"""Spans and points as OTLP protobuf bytes, written by hand: the bytes that the generated classes give, some ten times faster.
+
+What is left out is what proto3 leaves out: numbers that are 0, strings that are empty. Fields go in the order of their numbers.
+
+Source: opentelemetry-proto, trace.proto, metrics.proto, common.proto, resource.proto; protobuf.dev, Encoding.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from struct import Struct
+
+from otelbridge.records import (
+    ERROR,
+    Attributes,
+    Exemplar,
+    FinishedSpan,
+    Histogram,
+    Link,
+    Metric,
+    MetricPoint,
+    Resource,
+    Scope,
+    SpanEvent,
+    Value,
+)
+
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
+UINT64_MAX = (1 << 64) - 1
+UINT32_MAX = (1 << 32) - 1
+
+CACHE_ENTRIES = 4096
+CACHED_TEXT_CHARACTERS = 256
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_DOUBLE = Struct("<d").pack
+_FIXED64 = Struct("<Q").pack
+_SFIXED64 = Struct("<q").pack
+_ONE_BYTE = [bytes((n,)) for n in range(128)]
+
+
+# --- values as every form of OTLP shows them ----------------------------------------------------------
+
+
+def well_formed(text: str) -> str:
+    """The text with U+FFFD for every surrogate, which no UTF-8 can hold."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def plain_value(value: Value) -> Value:
+    """The value as OTLP can hold it: an integer beyond 64 bits becomes its decimal text.
+
+    Source: opentelemetry-specification, common/attribute-type-mapping.md, Integer Values.
+    """
+    if isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, int):
+        return int(value) if INT64_MIN <= value <= INT64_MAX else str(int(value))
+    return float(value) if isinstance(value, float) else well_formed(value)
+
+
+def plain_number(value: float) -> int | float:
+    """The value of a data point as OTLP can hold it: an integer beyond 64 bits becomes the nearest double."""
+    if not isinstance(value, int):
+        return float(value)
+    if INT64_MIN <= value <= INT64_MAX:
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def clamped_time_ns(time_ns: int) -> int:
+    """The time in the range that 64 bits without a sign can hold; 1970 for what lies before it."""
+    return min(max(time_ns, 0), UINT64_MAX)
+
+
+# --- the wire -----------------------------------------------------------------------------------------
+
+
+def varint(number: int) -> bytes:
+    """A number of 0 to 64 bits, seven bits a byte, the lowest first."""
+    if number < 0x80:  # noqa: PLR2004
+        return _ONE_BYTE[number]
+    if number < 0x4000:  # noqa: PLR2004
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    out = bytearray()
+    while number > 0x7F:  # noqa: PLR2004
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _zigzag(number: int) -> bytes:
+    return varint(number << 1 if number >= 0 else (-number << 1) - 1)
+
+
+def _block(tag: bytes, body: bytes) -> bytes:
+    return tag + varint(len(body)) + body
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    return _block(tag, well_formed(text).encode()) if text else b""
+
+
+def _count(tag: bytes, number: int) -> bytes:
+    return tag + varint(min(number, UINT32_MAX)) if number else b""
+
+
+def _fixed64(tag: bytes, number: int) -> bytes:
+    return tag + _FIXED64(clamped_time_ns(number)) if number > 0 else b""
+
+
+def _double(tag: bytes, number: float) -> bytes:
+    return tag + _DOUBLE(float(number))
+
+
+# --- attributes ---------------------------------------------------------------------------------------
+
+
+class _AttributeEncoder:
+    """Encodes attributes as the repeated field of one tag; remembers texts whole and of numbers all but the value."""
+
+    __slots__ = ("numbers", "tag", "texts")
+
+    def __init__(self, tag: bytes) -> None:
+        self.tag = tag
+        self.texts: dict[tuple[str, Value], bytes] = {}
+        self.numbers: dict[str, tuple[bytes, ...]] = {}
+
+    def extend(self, parts: list[bytes], attributes: Attributes) -> None:
+        """Append the encoded attributes to `parts`."""
+        for attribute in attributes:
+            key, value = attribute
+            kind = type(value)
+            # True, 1 and 1.0 are one key of a dictionary, so numbers must never meet truth values in `texts`.
+            if kind is str or kind is bool:
+                parts.append(self.texts.get(attribute) or self._remember(key, value))
+            elif kind is int and INT64_MIN <= value <= INT64_MAX:  # type: ignore[operator]
+                number = varint(value & UINT64_MAX)  # type: ignore[operator]
+                prefixes = self.numbers.get(key) or self._prefixes(key)
+                parts += (prefixes[len(number)], number)
+            elif kind is float:
+                prefixes = self.numbers.get(key) or self._prefixes(key)
+                parts += (prefixes[0], _DOUBLE(value))
+            else:
+                self.extend(parts, ((key, plain_value(value)),))
+
+    def encoded(self, attributes: Attributes) -> bytes:
+        parts: list[bytes] = []
+        self.extend(parts, attributes)
+        return b"".join(parts)
+
+    def _remember(self, key: str, value: Value) -> bytes:
+        if isinstance(value, bool):
+            content = b"\x10\x01" if value else b"\x10\x00"
+        else:
+            content = _block(b"\x0a", well_formed(str(value)).encode())
+        encoded = _block(self.tag, _text(b"\x0a", key) + _block(b"\x12", content))
+        if len(encoded) <= CACHED_TEXT_CHARACTERS:
+            if len(self.texts) >= CACHE_ENTRIES:
+                self.texts.clear()
+            self.texts[key, value] = encoded
+        return encoded
+
+    def _prefixes(self, key: str) -> tuple[bytes, ...]:
+        """What stands before the value: at 0 before a double, at n before an integer of n bytes."""
+        name = _text(b"\x0a", key)
+        sizes = ((8, b"\x09"), *((n, b"\x18") for n in range(1, 11)))
+        prefixes = tuple(
+            self.tag + varint(len(name) + 3 + size) + name + b"\x12" + varint(1 + size) + tag for size, tag in sizes
+        )
+        if len(self.numbers) >= CACHE_ENTRIES:
+            self.numbers.clear()
+        self.numbers[key] = prefixes
+        return prefixes
+
+
+_RESOURCE_ATTRIBUTES = _AttributeEncoder(b"\x0a")
+_SPAN_ATTRIBUTES = _AttributeEncoder(b"\x4a")
+_EVENT_ATTRIBUTES = _AttributeEncoder(b"\x1a")
+_LINK_ATTRIBUTES = _AttributeEncoder(b"\x22")
+_NUMBER_ATTRIBUTES = _AttributeEncoder(b"\x3a")
+_HISTOGRAM_ATTRIBUTES = _AttributeEncoder(b"\x0a")
+
+
+# --- spans --------------------------------------------------------------------------------------------
+
+_names: dict[tuple[str, int], bytes] = {}
+_SPAN_TIMES = Struct("<BQBQ").pack
+
+
+def encode_span(span: FinishedSpan) -> bytes:
+    """The span as a field of ScopeSpans, tag and length included."""
+    (trace_id, span_id, parent_id, _, name, kind, start_ns, end_ns, attributes, events, links, status, message, *dropped) = span
+    parts = [b"\x0a\x10", trace_id, b"\x12\x08", span_id]
+    if parent_id:
+        parts += (b"\x22\x08", parent_id)
+    parts += (_names.get((name, kind)) or _name(name, kind), _span_times(start_ns, end_ns))
+    _SPAN_ATTRIBUTES.extend(parts, attributes)
+    if events or links or status == ERROR or dropped != [0, 0]:
+        dropped_events, dropped_attributes = dropped
+        parts.append(_count(b"\x50", dropped_attributes))
+        parts += map(_encode_event, events)
+        parts.append(_count(b"\x60", dropped_events))
+        parts += map(_encode_link, links)
+        if status == ERROR:
+            parts.append(_block(b"\x7a", _text(b"\x12", message) + b"\x18\x02"))
+    body = b"".join(parts)
+    return b"\x12" + varint(len(body)) + body
+
+
+def _name(name: str, kind: int) -> bytes:
+    if len(_names) >= CACHE_ENTRIES:
+        _names.clear()
+    encoded = _names[name, kind] = _text(b"\x2a", name) + _count(b"\x30", kind)
+    return encoded
+
+
+def _span_times(start_ns: int, end_ns: int) -> bytes:
+    if 0 < start_ns <= UINT64_MAX and 0 < end_ns <= UINT64_MAX:
+        return _SPAN_TIMES(0x39, start_ns, 0x41, end_ns)
+    return _fixed64(b"\x39", start_ns) + _fixed64(b"\x41", end_ns)
+
+
+def _encode_event(event: SpanEvent) -> bytes:
+    head = _fixed64(b"\x09", event.time_ns) + _text(b"\x12", event.name)
+    return _block(b"\x5a", head + _EVENT_ATTRIBUTES.encoded(event.attributes))
+
+
+def _encode_link(link: Link) -> bytes:
+    return _block(b"\x6a", b"\x0a\x10" + link.trace_id + b"\x12\x08" + link.span_id + _LINK_ATTRIBUTES.encoded(link.attributes))
+
+
+# --- points -------------------------------------------------------------------------------------------
+
+
+def encode_point(point: MetricPoint) -> bytes:
+    """The point as a field of Gauge, Sum or ExponentialHistogram, tag and length included."""
+    if isinstance(point.value, Histogram):
+        return _block(b"\x0a", _histogram_point(point, point.value))
+    return _block(b"\x0a", _number_point(point, plain_number(point.value)))
+
+
+def _number_point(point: MetricPoint, value: float) -> bytes:
+    parts = [_fixed64(b"\x11", point.start_ns), _fixed64(b"\x19", point.time_ns)]
+    if isinstance(value, float):
+        parts.append(b"\x21" + _DOUBLE(value))
+    parts += (_encode_exemplar(b"\x2a", exemplar) for exemplar in point.exemplars)
+    if isinstance(value, int):
+        parts.append(b"\x31" + _SFIXED64(value))
+    _NUMBER_ATTRIBUTES.extend(parts, point.attributes)
+    return b"".join(parts)
+
+
+def _histogram_point(point: MetricPoint, value: Histogram) -> bytes:
+    parts: list[bytes] = []
+    _HISTOGRAM_ATTRIBUTES.extend(parts, point.attributes)
+    parts += (
+        _fixed64(b"\x11", point.start_ns),
+        _fixed64(b"\x19", point.time_ns),
+        _fixed64(b"\x21", value.count),
+        _double(b"\x29", value.sum),
+        b"\x30" + _zigzag(value.scale) if value.scale else b"",
+        _fixed64(b"\x39", value.zero_count),
+        _block(b"\x42", _buckets(value)),
+        *(_encode_exemplar(b"\x5a", exemplar) for exemplar in point.exemplars),
+        _double(b"\x61", value.min),
+        _double(b"\x69", value.max),
+    )
+    return b"".join(parts)
+
+
+def _buckets(value: Histogram) -> bytes:
+    offset = b"\x08" + _zigzag(value.offset) if value.offset else b""
+    counts = b"".join(map(varint, value.buckets))
+    return offset + _block(b"\x12", counts) if counts else offset
+
+
+def _encode_exemplar(tag: bytes, exemplar: Exemplar) -> bytes:
+    head = _fixed64(b"\x11", exemplar.time_ns) + _double(b"\x19", exemplar.value)
+    return _block(tag, head + b"\x22\x08" + exemplar.span_id + b"\x2a\x10" + exemplar.trace_id)
+
+
+# --- requests -----------------------------------------------------------------------------------------
+
+
+def encode_spans(resource: Resource, spans: Iterable[FinishedSpan]) -> bytes:
+    """An ExportTraceServiceRequest; scopes stand in the order in which they first appear."""
+    groups: dict[Scope, list[bytes]] = {}
+    for span in spans:
+        groups.setdefault(span.scope, []).append(encode_span(span))
+    return assemble_spans(resource, groups)
+
+
+def encode_points(resource: Resource, points: Iterable[MetricPoint]) -> bytes:
+    """An ExportMetricsServiceRequest; scopes and metrics stand in the order in which they first appear."""
+    groups: dict[Metric, list[bytes]] = {}
+    for point in points:
+        groups.setdefault(point.metric, []).append(encode_point(point))
+    return assemble_points(resource, groups)
+
+
+def assemble_spans(resource: Resource, groups: Mapping[Scope, Sequence[bytes]]) -> bytes:
+    """An ExportTraceServiceRequest of spans that `encode_span` gave."""
+    scopes = (_block(b"\x12", _encode_scope(scope) + b"".join(spans)) for scope, spans in groups.items())
+    return _encode_resource(resource, scopes)
+
+
+def assemble_points(resource: Resource, groups: Mapping[Metric, Sequence[bytes]]) -> bytes:
+    """An ExportMetricsServiceRequest of points that `encode_point` gave."""
+    scopes: dict[Scope, list[bytes]] = {}
+    for metric, points in groups.items():
+        scopes.setdefault(metric.scope, [_encode_scope(metric.scope)]).append(_encode_metric(metric, points))
+    return _encode_resource(resource, (_block(b"\x12", b"".join(parts)) for parts in scopes.values()))
+
+
+def _encode_resource(resource: Resource, scopes: Iterable[bytes]) -> bytes:
+    head = _block(b"\x0a", _RESOURCE_ATTRIBUTES.encoded(resource.attributes))
+    return _block(b"\x0a", b"".join((head, *scopes, _text(b"\x1a", resource.schema_url))))
+
+
+def _encode_scope(scope: Scope) -> bytes:
+    return _block(b"\x0a", _text(b"\x0a", scope.name) + _text(b"\x12", scope.version))
+
+
+def _encode_metric(metric: Metric, points: Iterable[bytes]) -> bytes:
+    head = _text(b"\x0a", metric.name) + _text(b"\x12", metric.description) + _text(b"\x1a", metric.unit)
+    data = b"".join(points)
+    if metric.kind == "gauge":
+        body = _block(b"\x2a", data)
+    elif metric.kind == "sum":
+        body = _block(b"\x3a", data + b"\x10\x02" + (b"\x18\x01" if metric.monotonic else b""))
+    else:
+        body = _block(b"\x52", data + b"\x10\x02")
+    return _block(b"\x12", head + body)
