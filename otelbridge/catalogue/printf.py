@@ -67,7 +67,8 @@ class TextForm:
 
 def text_form(spec: EventSpec) -> TextForm:
     """The form of an event's text. Conversions beyond the declared arguments, which QEMU's build refuses, match nothing."""
-    pattern, conversions, place = b"", [], 0
+    pattern, place = b"", 0
+    conversions: list[Conversion] = []
     arguments = iter(spec.arguments)
     shortest = spec.name in _FIRST_SHORTEST
     for found in _CONVERSION.finditer(spec.format):

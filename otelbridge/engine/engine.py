@@ -123,7 +123,7 @@ class Engine:
         account = self.accounting
         account.total += batch.total
         account.buckets.update(batch.units)
-        if batch.last_ns is not None and (account.last_ns is None or batch.last_ns > account.last_ns):
+        if batch.last_ns is not None:
             account.last_ns = batch.last_ns
         self._handle(self._order.put(batch))
 

@@ -170,7 +170,7 @@ class _AttributeEncoder:
     def _prefixes(self, key: str) -> tuple[bytes, ...]:
         """What stands before the value: at 0 before a double, at n before an integer of n bytes."""
         name = _text(b"\x0a", key)
-        sizes = ((8, b"\x09"), *((n, b"\x18") for n in range(1, 11)))
+        sizes = ((8, b"\x21"), *((n, b"\x18") for n in range(1, 11)))
         prefixes = tuple(
             self.tag + varint(len(name) + 3 + size) + name + b"\x12" + varint(1 + size) + tag for size, tag in sizes
         )

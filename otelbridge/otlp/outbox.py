@@ -124,6 +124,7 @@ class Outbox:
 
     def __init__(self, folder: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
         _make_folder(folder)
+        _check_rights(folder)
         self.folder = folder
         self.limit_bytes = limit_bytes
         self._path = folder / DATABASE
@@ -229,6 +230,31 @@ class Outbox:
             moved = row._replace(reason=_text(reason))
             words = (moved.reason, _checksum(moved), number)
             self._db.execute("UPDATE requests SET reason = cast(? AS TEXT), checksum = ? WHERE id = ?", words)
+
+    def keep_rest(self, number: int, rest: Request | None, refused: tuple[Request, str] | None = None) -> None:
+        """Put `rest` in a pending request's place, and keep the `refused` part of it apart, in one step.
+
+        Args:
+            number: The request, of which a part was settled.
+            rest: What has still to be sent; None forgets the request.
+            refused: The part that was refused, with the words.
+
+        Raises:
+            SpoolError: The request is not there.
+        """
+        with self._lock:
+            last = self._last_id
+            with self._transaction(f"Request {number} is still in the spool as it was."):
+                found = self._db.execute("SELECT length(body), destination FROM requests WHERE id = ?", (number,)).fetchone()
+                if found is None:
+                    raise SpoolError(f"{self._path}: request {number} is not there; nothing was changed.")
+                destination = found[1].decode("utf-8", "replace")
+                rows = [] if rest is None else [_row(number, destination, rest, None)]
+                rows += [] if refused is None else [_row(last + 1, destination, *refused)]
+                self._db.execute("DELETE FROM requests WHERE id = ?", (number,))
+                self._db.executemany(_INSERT, rows)
+            self._last_id = max([last, *(row.id for row in rows)])
+            self._held_bytes += sum(len(row.body) for row in rows) - found[0]
 
     def counts(self) -> Counts:
         """How much is pending and how much was rejected; damaged ones count with what their row says."""
@@ -381,6 +407,14 @@ def _make_folder(folder: Path) -> None:
         raise SpoolError(f"{folder}: the folder of the spool cannot be made: {error.strerror}. Nothing was kept.") from error
 
 
+def _check_rights(folder: Path) -> None:
+    """Refuse what may only be read: SQLite would say `disk I/O error` when it takes its lock."""
+    # Asked, not tried: closing any handle of the file would give the locks free that this process has on it.
+    for place in (folder, folder / DATABASE):
+        if place.exists() and not os.access(place, os.R_OK | os.W_OK, effective_ids=True):
+            raise SpoolError(f"{place}: {_EXPLANATIONS[sqlite3.SQLITE_READONLY]} Nothing was read or changed.")
+
+
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -393,9 +427,8 @@ _EXPLANATIONS = {
     sqlite3.SQLITE_BUSY: "the spool is in use by another process. Wait until that has ended, or name another folder.",
     sqlite3.SQLITE_LOCKED: "the spool is in use by another process. Wait until that has ended, or name another folder.",
     sqlite3.SQLITE_FULL: "the disk is full. Make room on it.",
-    sqlite3.SQLITE_READONLY: "the spool can only be read. Give this user the right to write it and its folder.",
-    sqlite3.SQLITE_CANTOPEN: "the spool cannot be opened. Give this user the right to read and write it and its folder.",
-    sqlite3.SQLITE_PERM: "the spool cannot be opened. Give this user the right to read and write it and its folder.",
+    sqlite3.SQLITE_READONLY: "the spool cannot be written. Give this user the right to read and write the folder and the file.",
+    sqlite3.SQLITE_CANTOPEN: "the spool cannot be opened. Is the name taken by a folder, or is a right missing?",
     sqlite3.SQLITE_NOTADB: "this is not a SQLite database. Name another folder, or move the file away.",
     sqlite3.SQLITE_CORRUPT: "the database is damaged. Move it away; `sqlite3 outbox.db .recover` may save some of it.",
 }

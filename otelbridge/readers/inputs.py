@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from otelbridge.errors import UsageError
+from otelbridge.readers.detect import Look, look_at
 
 # src-25397.log  vm-12.log.gz
 _THREAD_FILE = re.compile(r"(?P<stem>.+)-(?P<thread>\d+)(?P<rest>\.[A-Za-z.]+)$")
 # 19625@1795407950.847563:migrate_set_state new state setup
-# 2026-11-23T04:30:01.123456Z migrate_set_state new state setup
-_STAMPED = re.compile(
-    rb"(?:^|\n)\0*(?P<line>(?:(?P<thread>\d+)@\d+\.\d{6}:|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )[A-Za-z_]\w*(?=[ \r\n]|$)[^\r\n]*)"
-)
+_NUMBERED = re.compile(rb"(?:^|\n)(\d+)@\d+\.\d{6}:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +25,14 @@ class TraceInput:
         threads: The thread of each file where its name tells, else None.
         role: What the user said: source, destination or None.
         identity: What no other input of the conversion has, and what is the same each time it is converted.
-        stamped: Whether its events carry a time.
+        look: What its first bytes show.
     """
 
     paths: tuple[str, ...]
     threads: tuple[int | None, ...]
     role: str | None
     identity: tuple[bytes, ...]
-    stamped: bool
+    look: Look
 
     @property
     def name(self) -> str:
@@ -48,7 +46,11 @@ def base_name(path: str) -> str:
 
 
 def group_inputs(
-    files: Sequence[str], sources: Sequence[str], destinations: Sequence[str], heads: Mapping[str, bytes]
+    files: Sequence[str],
+    sources: Sequence[str],
+    destinations: Sequence[str],
+    heads: Mapping[str, bytes],
+    is_event: Callable[[str], bool],
 ) -> list[TraceInput]:
     """Which files belong together, by their names and the first bytes of each, in the order of their first naming.
 
@@ -63,15 +65,17 @@ def group_inputs(
     found: list[TraceInput] = []
     taken: set[tuple[bytes, ...]] = set()
     for group in _groups(list(dict.fromkeys([*files, *sources, *destinations])), heads):
-        head = heads[group[0]]
-        first = _STAMPED.search(head)
-        identity: tuple[bytes, ...] = (_stem(group).encode("utf-8", "surrogateescape"), first["line"] if first else head[:256])
+        look = look_at(heads[group[0]], is_event)
+        identity: tuple[bytes, ...] = (
+            _stem(group).encode("utf-8", "surrogateescape"),
+            look.first if look.stamp else heads[group[0]][:256],
+        )
         while identity in taken:
             identity = (*identity, b"again")
         taken.add(identity)
         threads = tuple(_thread(path) if len(group) > 1 else None for path in group)
         role = next((roles[path] for path in group if path in roles), None)
-        found.append(TraceInput(group, threads, role, identity, first is not None))
+        found.append(TraceInput(group, threads, role, identity, look))
     return found
 
 
@@ -87,7 +91,7 @@ def _groups(order: Sequence[str], heads: Mapping[str, bytes]) -> list[tuple[str,
 
 
 def _threads_in(head: bytes) -> set[int]:
-    return {int(found["thread"]) for found in _STAMPED.finditer(head) if found["thread"]}
+    return {int(found[1]) for found in _NUMBERED.finditer(head)}
 
 
 def _thread(path: str) -> int | None:

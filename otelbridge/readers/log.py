@@ -1,0 +1,544 @@
+"""The log backend's text: a line for each event, the time in front of it in one of four ways.
+
+    19625@1795407950.847563:migrate_set_state new state setup      2.12 to 3.1 with the process, 4.0 to 10.0 with the thread
+    2026-11-23T04:30:01.123456Z migrate_set_state new state setup  10.1 and newer
+    migrate_set_state new state setup                              6.0 and newer without `-msg timestamp=on`
+
+Lines of other programs, errors and `-d` output stand between them.
+
+Blocks are scanned by one pattern that skips the events which come most often and are only counted; `bytes.count` counts
+those. The numbers must add up to the lines of the block. Where they do not, something else is among the lines and each
+of them is looked at by itself, which is also what defines the result.
+
+Source: QEMU's util/log.c and scripts/tracetool/backend/log.py; GLib's g_date_time_format_iso8601.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+from otelbridge.errors import FormatError
+from otelbridge.records import SECOND_NS, WINDOW_NS, Batch, Plan, Row
+
+MAX_LINE_BYTES = 1 << 20
+"""A longer line is no event that QEMU wrote; its rest is passed over."""
+
+CHUNK_BYTES = 1 << 18
+ASSUMED_STEP_NS = 1000
+"""Lines without a stamp are taken to be so far apart, so that they have an order."""
+
+_MICROS_DIGITS = 6
+_MAX_HOT = 8
+_HOT_SHARE = 16
+"""An event that is only counted and makes up more than a 16th of a block is counted without being looked at."""
+_MAX_HELD = 10_000
+_MAX_NAMES = 100_000
+
+_LINE = re.compile(
+    rb"(?:(?P<thread>\d{1,10})@(?P<seconds>\d{1,11})\.(?P<micros>\d{6}):"
+    rb"|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,6}))?Z )?"
+    rb"(?P<name>[A-Za-z_]\w*)(?: (?P<raw>.*))?",
+    re.DOTALL,
+)
+_EVENT_START = re.compile(rb"(?:\d{1,10}@\d{1,11}\.\d{6}:|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )(?=([A-Za-z_]\w*))")
+# 2026-11-23T04:34:54.313813Z 2026-11-23T04:34:54.313813Z vmstate_downtime_save type=…
+_TWO_STAMPS = re.compile(
+    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?Z )(?=[A-Za-z_])"
+)
+_CUT_STAMP = re.compile(rb"\d{1,10}@\d")
+_ANY_STAMP = re.compile(rb"\d{1,10}@\d|\d{4}-\d\d-\d\dT\d")
+_BEFORE_NAME = {"thread": b":", "iso": b"Z "}
+_STAMP_SIGN = {"thread": b"@", "iso": b"Z "}
+"""What stands in a stamp, and hardly anywhere else."""
+_SECOND_OF = {"thread": re.compile(rb"\n\d++@(\d++)\."), "iso": re.compile(rb"\n(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")}
+_HEAD = {"thread": rb"\n(\d++)@\d++\.(\d{6}):", "iso": rb"\n()\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(\d{1,6}))?Z "}
+
+Form = Literal["thread", "iso"]
+
+
+@lru_cache(maxsize=64)
+def _scanner(form: Form, hot: frozenset[bytes]) -> re.Pattern[bytes]:
+    """Finds the lines that are not of the hot events: thread, fraction, name, blank, raw."""
+    skip = b"(?!(?:" + b"|".join(sorted(hot)) + rb")(?:[ \n]|\Z))" if hot else b""
+    return re.compile(_HEAD[form] + skip + rb"([A-Za-z_]\w*+)(?: ([^\n]*+))?+(?=\n|\Z)")
+
+
+@lru_cache(maxsize=4096)
+def _iso_second(text: bytes) -> int | None:
+    """Unix seconds of `2026-11-23T04:30:01`, None for a moment that does not exist."""
+    year, month, day, hour, minute, second = (int(part) for part in re.split(rb"\D", text))
+    try:
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return None
+    return int(moment.timestamp())
+
+
+class LogReader:
+    """Reads the log backend's text, fed in blocks of any size; what comes out does not depend on how it was cut.
+
+    Args:
+        plan: What the rules need.
+        is_event: Whether QEMU has an event of this name.
+        decode_sums: Gives the arguments of `plan.sums[event]` from the raw text, None where it fits no declaration.
+        assume_start_ns: Where the events carry no stamps: the time of the first line. The others follow in their order.
+        thread: The thread that wrote the whole file, where its name tells it and its lines do not.
+        numbers_are_threads: False for QEMU 3.1 and older, which puts its process id where others have the thread's.
+
+    Raises:
+        FormatError: By `feed` and `finish`: no event has a stamp and no start is assumed.
+    """
+
+    format = "log"
+
+    def __init__(
+        self,
+        plan: Plan,
+        is_event: Callable[[str], bool],
+        decode_sums: Callable[[str, bytes], tuple[Any, ...] | None],
+        *,
+        assume_start_ns: int | None = None,
+        thread: int | None = None,
+        numbers_are_threads: bool = True,
+    ) -> None:
+        self._rows = {name.encode(): name for name in plan.rows}
+        self._sums = {name.encode(): (name, arguments) for name, arguments in plan.sums.items()}
+        self._is_event, self._decode_sums = is_event, decode_sums
+        self._known: dict[bytes, str | None] = {}
+        self._assume_start_ns, self._thread, self._numbers_are_threads = assume_start_ns, thread, numbers_are_threads
+        self._hot: frozenset[bytes] = frozenset()
+        self._idle: Counter[bytes] = Counter()
+        self._partial = bytearray()
+        self._overlong = False
+        self._lines = 0
+        self._form: Form | None = None
+        self._second = -1
+        """The latest second seen, which names the window of what is counted."""
+        self._last_ns: int | None = None
+        """The latest time of a row."""
+        self._before_ns: int | None = None
+        """The time of the event before, for one that lost its own."""
+        self._spare_ns: int | None = None
+        """A second stamp in front of one line, which belongs to the next one without."""
+        self._held: list[Row] = []
+        self._holes = self._hole_bytes = 0
+        self._batches: list[Batch] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._found: list[Row] = []
+        self._counts: Counter[str] = Counter()
+        self._summed: Counter[tuple[str, str]] = Counter()
+        self._units: Counter[str] = Counter()
+        self._total = 0
+
+    @property
+    def gaps(self) -> list[str]:
+        """Losses that are no matter of single lines, in words."""
+        if not self._holes:
+            return []
+        return [
+            f"{self._holes} holes of {self._hole_bytes} NUL bytes in all: what stood there was overwritten or never written"
+        ]
+
+    # --- feeding --------------------------------------------------------------------------------------
+
+    def feed(self, block: bytes) -> list[Batch]:
+        """What the lines that this block completes hold, in batches of one window each."""
+        cut = block.find(b"\n")
+        if cut < 0:
+            self._keep(block)
+            return []
+        start = 0
+        if self._partial or self._overlong:
+            self._keep(block[:cut])
+            self._finish_partial()
+            start = cut + 1
+        end = block.rfind(b"\n") + 1
+        while start < end:
+            # The chunk without its last line's end, but with one in front of its first.
+            stop = block.rfind(b"\n", start, min(end, start + CHUNK_BYTES)) + 1 or block.find(b"\n", start) + 1
+            self._chunk(b"\n" + block[start : stop - 1])
+            start = stop
+        self._keep(block[end:])
+        self._flush()
+        return self._taken()
+
+    def finish(self) -> list[Batch]:
+        """The rest, at the end of the input. A last line without an end is torn: what is missing cannot be known."""
+        if self._partial or self._overlong:
+            line = bytes(self._partial).rstrip(b"\r")
+            self._partial.clear()
+            event = self._event_of(line) is not None or _ANY_STAMP.match(line)
+            self._lines += 1
+            self._total += 1
+            self._units["torn" if event else "not_trace"] += 1
+        if self._held:
+            self._refuse()
+        self._flush()
+        return self._taken()
+
+    def _keep(self, piece: bytes) -> None:
+        room = MAX_LINE_BYTES - len(self._partial)
+        if len(piece) > room:
+            self._overlong = True
+        self._partial += piece[: max(0, room)]
+
+    def _finish_partial(self) -> None:
+        line = bytes(self._partial)
+        self._partial.clear()
+        if self._overlong:
+            self._overlong = False
+            self._too_long(line)
+        else:
+            self._chunk(b"\n" + line)
+
+    def _taken(self) -> list[Batch]:
+        taken, self._batches = self._batches, []
+        return taken
+
+    def _flush(self) -> None:
+        """What was found since the last window's end goes out."""
+        if self._total or self._found:
+            window_ns = self._second * SECOND_NS if self._second >= 0 else None
+            last_ns = None if self._before_ns is None else max(self._before_ns, self._last_ns or 0)
+            self._batches.append(Batch(window_ns, self._found, self._counts, self._summed, self._units, self._total, last_ns))
+            self._clear()
+
+    def _enter(self, second: int) -> None:
+        if self._total or self._found:
+            self._flush()
+        self._second = second
+
+    # --- chunks ---------------------------------------------------------------------------------------
+
+    def _chunk(self, chunk: bytes) -> None:
+        """Lines with a line end in front of each."""
+        start, end = 0, len(chunk)
+        if len(chunk) > MAX_LINE_BYTES or b"\0" in chunk or b"\r" in chunk:
+            self._plain(chunk)
+            return
+        while self._form is None and start < end:
+            stop = chunk.find(b"\n", start + 1)
+            stop = end if stop < 0 else stop
+            self._line(chunk[start + 1 : stop])
+            start = stop
+        form = self._form
+        if form is None:
+            return
+        while start < end:
+            stop = self._window_end(form, chunk, start)
+            if stop > start:
+                self._segment(form, chunk[start:stop] if stop - start < end else chunk)
+            if stop < end and not self._next_window(form, chunk, stop):
+                return
+            start = stop
+
+    def _mark(self, form: Form) -> bytes:
+        """What every line of the current second has in it."""
+        if form == "thread":
+            return b"@%d." % self._second
+        return _iso_text(self._second)
+
+    def _window_end(self, form: Form, chunk: bytes, start: int) -> int:
+        """Where the first line of a later second begins."""
+        if self._second < 0:
+            return start
+        if chunk.count(self._mark(form), start) == chunk.count(b"\n", start):
+            return len(chunk)
+        current = self._mark(form).strip(b"@.")
+        for found in _SECOND_OF[form].finditer(chunk, start):
+            if found[1] == current:
+                continue
+            second = int(found[1]) if form == "thread" else _iso_second(found[1])
+            if second is not None and second > self._second:
+                return found.start()
+        return len(chunk)
+
+    def _next_window(self, form: Form, chunk: bytes, place: int) -> bool:
+        """Enter the second of the line at `place`; False if the rest of the chunk was read line by line instead."""
+        found = _SECOND_OF[form].match(chunk, place)
+        second = None if found is None else int(found[1]) if form == "thread" else _iso_second(found[1])
+        line_end = chunk.find(b"\n", place + 1)
+        line = chunk[place + 1 : line_end if line_end > 0 else len(chunk)]
+        if second is None or self._event_of(line) is None:
+            # Only an event's time counts; that of an error message does not.
+            self._plain(chunk[place:])
+            return False
+        self._enter(second)
+        return True
+
+    def _segment(self, form: Form, lines: bytes) -> None:
+        """Lines up to the end of a window: at once if they are all events of this second, else one by one."""
+        total = lines.count(b"\n")
+        if lines.count(self._mark(form)) != total or lines.count(_STAMP_SIGN[form]) != total:
+            self._plain(lines)
+            return
+        hot = {name: lines.count(_BEFORE_NAME[form] + name + b" ") for name in self._hot}
+        found = _scanner(form, self._hot).findall(lines)
+        if len(found) + sum(hot.values()) != total:
+            self._plain(lines)
+            return
+        base = self._second * 1_000_000
+        rows, known, wanted = self._found, self._known, self._rows
+        default = self._thread
+        numbered = self._numbers_are_threads and form == "thread"
+        seen: Counter[bytes] = Counter()
+        for thread, fraction, name, raw in found:
+            micros = int(fraction) if len(fraction) == _MICROS_DIGITS else int(fraction.ljust(_MICROS_DIGITS, b"0"))
+            event = wanted.get(name)
+            if event is not None:
+                time_ns = (base + micros) * 1000
+                rows.append(Row(time_ns, int(thread) if numbered else default, event, raw))
+                if time_ns > (self._last_ns or 0):
+                    self._last_ns = time_ns
+            elif name in known and name not in self._sums:
+                seen[name] += 1
+            else:
+                self._counted(name, raw)
+        self._close_segment(form, lines, seen, hot, total)
+        self._total += total
+        self._lines += total
+
+    def _close_segment(self, form: Form, lines: bytes, seen: Counter[bytes], hot: Mapping[bytes, int], total: int) -> None:
+        for name, number in (*seen.items(), *hot.items()):
+            event = self._known[name]
+            if not number:
+                continue
+            if event is not None:
+                self._counts[event] += number
+            else:
+                self._units[self._foreign(form)] += number
+        last = _last_line(lines)
+        time_ns = self._time_of(_LINE.fullmatch(last)) if last else None
+        if time_ns is not None:
+            self._before_ns = time_ns
+        self._warm(seen, hot, total)
+
+    def _warm(self, seen: Counter[bytes], hot: Mapping[bytes, int], total: int) -> None:
+        """Choose the events that need not be looked at in the next segment."""
+        if total < 4 * _HOT_SHARE:
+            return
+        for name, number in hot.items():
+            self._idle[name] = 0 if number else self._idle[name] + 1
+        often = {name for name, number in seen.items() if number * _HOT_SHARE > total and self._known[name] is not None}
+        often -= self._sums.keys()
+        tired = {name for name in self._hot if self._idle[name] > _HOT_SHARE}
+        if often or tired:
+            self._hot = frozenset(sorted((self._hot - tired) | often)[:_MAX_HOT])
+
+    # --- single lines -----------------------------------------------------------------------------------
+
+    def _plain(self, chunk: bytes) -> None:
+        for line in chunk.split(b"\n")[1:]:
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        if len(line) > MAX_LINE_BYTES:
+            self._too_long(line[:MAX_LINE_BYTES])
+            return
+        line = line.rstrip(b"\r")
+        found = _LINE.fullmatch(line)
+        if b"\0" in line or self._has_two(line, found):
+            self._damaged(line)
+            return
+        event = self._event(found["name"]) if found else None
+        if found is None or event is None:
+            self._other(line, found)
+            return
+        self._take(found, event, 1)
+        self._lines += 1
+        self._total += 1
+
+    def _take(self, found: re.Match[bytes], event: str, unit: int) -> None:
+        """One event. `unit` is 0 where its line is counted elsewhere."""
+        time_ns = self._time_of(found)
+        if time_ns is None:
+            time_ns = self._time_without_stamp()
+        else:
+            self._form = "thread" if found["thread"] else "iso"
+        if time_ns is None:
+            self._hold(found, event, unit)
+            return
+        if self._held:
+            self._release(time_ns)
+        second = time_ns // WINDOW_NS
+        if second > self._second:
+            self._enter(second)
+        self._before_ns = time_ns
+        self._give(Row(time_ns, self._thread_of(found), event, found["raw"] or b"", unit), found["name"])
+
+    def _give(self, row: Row, name: bytes) -> None:
+        if name in self._rows or not row.unit:
+            self._found.append(row)
+            self._last_ns = max(row.time_ns or 0, self._last_ns or 0)
+        else:
+            self._counted(name, row.raw)
+
+    def _counted(self, name: bytes, raw: bytes) -> None:
+        """An event that is no row: counted, or summed too."""
+        event = self._event(name)
+        if event is None:
+            self._units[self._foreign(self._form)] += 1
+            return
+        if name in self._sums:
+            values = self._decode_sums(event, raw)
+            if values is None:
+                # Its declaration is not known, so the engine must not sum it; as a row it is accounted for as malformed.
+                self._units["malformed"] += 1
+                return
+            for argument, value in zip(self._sums[name][1], values, strict=True):
+                if value is not None:
+                    self._summed[event, argument] += value
+        self._counts[event] += 1
+
+    def _thread_of(self, found: re.Match[bytes]) -> int | None:
+        return int(found["thread"]) if found["thread"] and self._numbers_are_threads else self._thread
+
+    def _time_of(self, found: re.Match[bytes] | None) -> int | None:
+        if found is None:
+            return None
+        if found["thread"]:
+            return int(found["seconds"] + found["micros"]) * 1000
+        if found["iso"]:
+            second = _iso_second(found["iso"])
+            return None if second is None else second * SECOND_NS + int((found["fraction"] or b"").ljust(9, b"0"))
+        return None
+
+    def _time_without_stamp(self) -> int | None:
+        if self._spare_ns is not None:
+            spare, self._spare_ns = self._spare_ns, None
+            return spare
+        if self._form is None and self._assume_start_ns is not None:
+            return self._assume_start_ns + ASSUMED_STEP_NS * self._lines
+        return self._before_ns
+
+    def _hold(self, found: re.Match[bytes], event: str, unit: int) -> None:
+        """An event without a time, before any that has one: it waits for the first."""
+        if len(self._held) >= _MAX_HELD:
+            self._refuse()
+        self._held.append(Row(None, self._thread, event, found["raw"] or b"", unit))
+
+    def _release(self, time_ns: int) -> None:
+        held, self._held = self._held, []
+        self._enter(time_ns // WINDOW_NS)
+        for row in held:
+            self._give(row._replace(time_ns=time_ns), row.event.encode())
+
+    def _refuse(self) -> None:
+        raise FormatError(
+            "its events carry no time stamps, so there are durations for nothing. Run QEMU with '-msg timestamp=on', "
+            "or give the moment of the first line with --assume-start TIME; nothing of it was converted."
+        )
+
+    # --- what is no plain event -------------------------------------------------------------------------
+
+    def _event(self, name: bytes) -> str | None:
+        """The event of this name."""
+        if name not in self._known:
+            text = name.decode("ascii")
+            if len(self._known) > _MAX_NAMES:
+                self._known.clear()
+            self._known[name] = text if self._is_event(text) else None
+        return self._known[name]
+
+    def _event_of(self, line: bytes) -> str | None:
+        found = _LINE.fullmatch(line)
+        return self._event(found["name"]) if found else None
+
+    def _has_two(self, line: bytes, found: re.Match[bytes] | None) -> bool:
+        """Whether an event begins within the line, after its own stamp if it has one."""
+        signs = line.count(b"@") + line.count(b"Z ")
+        if signs <= (found is not None and bool(found["thread"] or found["iso"])):
+            return False
+        return any(self._event(start[1]) for start in _EVENT_START.finditer(line, 1) if not _continues(line, start))
+
+    def _other(self, line: bytes, found: re.Match[bytes] | None) -> None:
+        two = _TWO_STAMPS.match(line)
+        if two is not None:
+            second = _iso_second(two[3])
+            if second is not None:
+                self._spare_ns = second * SECOND_NS + int((two[4] or b"").ljust(9, b"0"))
+            self._line(two[1] + line[two.end() :])
+            return
+        self._lines += 1
+        self._total += 1
+        if found is not None and found["thread"]:
+            self._units[self._foreign("thread")] += 1
+        else:
+            self._units["torn" if _CUT_STAMP.match(line) else "not_trace"] += 1
+
+    def _foreign(self, form: Form | None) -> str:
+        """Where a stamped line with the name of no known event goes: before 10.1 only events had such a stamp."""
+        return "unmapped" if form == "thread" else "not_trace"
+
+    def _damaged(self, line: bytes) -> None:
+        """A line with a hole in it, or several events in one line: the line is torn, what is whole in it is used."""
+        pieces = re.split(rb"\0+", line)
+        if len(pieces) > 1:
+            self._holes += 1
+            self._hole_bytes += line.count(b"\0")
+        # What stands before a hole is cut; only what ends with the line is whole.
+        last = pieces[-1]
+        starts = [
+            start.start() for start in _EVENT_START.finditer(last) if self._event(start[1]) and not _continues(last, start)
+        ]
+        # \0\0\0\0019625@1795407950.847563:migrate_set_state new state setup
+        whole = starts == [0] and not any(pieces[:-1])
+        for start, end in zip(starts, [*starts[1:], len(last)], strict=True):
+            found = _LINE.fullmatch(last[start:end])
+            event = self._event(found["name"]) if found else None
+            if found is not None and event is not None:
+                self._take(found, event, int(whole))
+        self._units["torn"] += not whole
+        self._total += 1
+        self._lines += 1
+
+    def _too_long(self, line: bytes) -> None:
+        self._lines += 1
+        self._total += 1
+        found = _LINE.match(line)
+        self._units["malformed" if found and self._event(found["name"]) else "not_trace"] += 1
+
+    # --- snapshots --------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the reader stands between two blocks, as plain data."""
+        return {
+            "partial": bytes(self._partial).decode("latin-1"),
+            "overlong": self._overlong,
+            "lines": self._lines,
+            "form": self._form,
+            "second": self._second,
+            "times": [self._last_ns, self._before_ns, self._spare_ns],
+            "held": [[row.event, row.raw.decode("latin-1"), row.unit] for row in self._held],
+            "holes": [self._holes, self._hole_bytes],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`."""
+        self._partial = bytearray(state["partial"].encode("latin-1"))
+        self._overlong, self._lines, self._form, self._second = (state[k] for k in ("overlong", "lines", "form", "second"))
+        self._last_ns, self._before_ns, self._spare_ns = state["times"]
+        self._held = [Row(None, self._thread, event, raw.encode("latin-1"), unit) for event, raw, unit in state["held"]]
+        self._holes, self._hole_bytes = state["holes"]
+
+
+@lru_cache(maxsize=64)
+def _iso_text(second: int) -> bytes:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}".encode()
+
+
+def _last_line(lines: bytes) -> bytes:
+    return lines[lines.rfind(b"\n") + 1 :]
+
+
+def _continues(line: bytes, found: re.Match[bytes]) -> bool:
+    """Whether what looks like a stamp is the second of two stamps in front of one event, or the tail of a longer number."""
+    before = line[: found.start()]
+    return bool(re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z ", before)) or before[-1:].isdigit()

@@ -1,0 +1,155 @@
+"""Inputs as blocks of bytes: files, gzip and xz read as they are, standard input."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+from otelbridge.errors import UsageError
+
+HEAD_BYTES = 1 << 16
+FILE_BLOCK_BYTES = 1 << 18
+PIPE_BLOCK_BYTES = 1 << 16
+
+_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+_UNPACK = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\x04\x22\x4d\x18": "lz4"}
+
+
+class Input:
+    """One input, open.
+
+    Attributes:
+        path: As the user named it; `-` is standard input.
+        size: Bytes of the file as it lies there, None for a pipe.
+        head: The first 64 KiB of its content, unpacked.
+        gap: What was wrong with the end of it, in words; empty if nothing was. Known when all blocks were read.
+    """
+
+    def __init__(self, path: str, raw: IO[bytes], size: int | None) -> None:
+        self.path, self._raw, self.size = path, raw, size
+        self.gap = ""
+        self.packed = False
+        self._content: IO[bytes] = raw
+        start = _peek(raw)
+        if start.startswith(_GZIP):
+            self._content, self.packed = gzip.GzipFile(fileobj=raw, mode="rb"), True
+        elif start.startswith(_XZ):
+            self._content, self.packed = lzma.LZMAFile(raw, "rb"), True
+        for magic, name in _UNPACK.items():
+            if start.startswith(magic):
+                raise UsageError(
+                    f"{shown(path)} is packed with {name}; unpack it first, or pack it with gzip or xz. Nothing was read."
+                )
+        self.head = self._read(HEAD_BYTES)
+
+    @property
+    def position(self) -> int:
+        """Bytes of the file read so far, packed as they are."""
+        try:
+            return self._raw.tell()
+        except OSError:
+            return 0
+
+    def blocks(self) -> Iterator[bytes]:
+        """The whole content from its beginning, once. A packed file that is cut or damaged ends where it can be read to."""
+        if self.head:
+            yield self.head
+        size = FILE_BLOCK_BYTES if self.size is not None else PIPE_BLOCK_BYTES
+        while block := self._read(size):
+            yield block
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._content.close()
+        self._raw.close()
+
+    def _read(self, size: int) -> bytes:
+        if self.gap:
+            return b""
+        try:
+            return self._content.read(size) if self.size is not None or self.packed else _read_pipe(self._content, size)
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+            self.gap = f"the packed file cannot be read to its end ({error}); what came before was converted"
+            return b""
+        except OSError as error:
+            raise UsageError(f"{shown(self.path)} cannot be read: {error.strerror or error}.") from error
+
+
+def open_input(path: str, *, again: bool = False) -> Input:
+    """Open a file or, for `-`, standard input.
+
+    Args:
+        path: As the user named it.
+        again: It will be read more than once: standard input is copied to a temporary file first.
+
+    Raises:
+        UsageError: There is no such file, it is a directory, it cannot be read, or is packed in a way that is not known.
+    """
+    if path == "-":
+        return _standard_input(copied=again)
+    try:
+        raw = Path(path).open("rb")  # noqa: SIM115  # Input closes it
+    except FileNotFoundError:
+        raise UsageError(f"{shown(path)} does not exist{_beside(path)}. Nothing was read.") from None
+    except IsADirectoryError:
+        raise UsageError(
+            f"{shown(path)} is a directory; name the log files in it, for example {path.rstrip('/')}/*.log."
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{shown(path)} cannot be read: {error.strerror or error}. Nothing was read.") from None
+    seekable = raw.seekable()
+    return Input(path, raw, os.fstat(raw.fileno()).st_size if seekable else None)
+
+
+def shown(path: str) -> str:
+    """The path as messages name it."""
+    return "standard input" if path == "-" else f"'{path}'"
+
+
+_COPY: list[IO[bytes]] = []
+
+
+def _standard_input(*, copied: bool) -> Input:
+    if not copied:
+        return Input("-", os.fdopen(os.dup(sys.stdin.fileno()), "rb"), None)
+    if not _COPY:
+        copy = TemporaryFile()  # noqa: SIM115  # it must last until the second reading, and ends with the process
+        while block := _read_pipe(sys.stdin.buffer, PIPE_BLOCK_BYTES):
+            copy.write(block)
+        copy.flush()
+        _COPY.append(copy)
+    raw = os.fdopen(os.dup(_COPY[0].fileno()), "rb")
+    raw.seek(0)
+    return Input("-", raw, os.fstat(raw.fileno()).st_size)
+
+
+def _read_pipe(raw: IO[bytes], size: int) -> bytes:
+    """Up to so many bytes, without waiting for all of them."""
+    read1 = getattr(raw, "read1", raw.read)
+    block: bytes = read1(size)
+    return block
+
+
+def _peek(raw: IO[bytes]) -> bytes:
+    peek = getattr(raw, "peek", None)
+    return bytes(peek(8)[:8]) if peek is not None else b""
+
+
+def _beside(path: str) -> str:
+    """A hint at a file of nearly that name."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only for the error
+
+    folder = Path(path).parent
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return ""
+    close = get_close_matches(Path(path).name, names, n=1, cutoff=0.6)
+    return f"; did you mean '{folder / close[0]}'?" if close else ""
