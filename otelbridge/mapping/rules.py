@@ -8,7 +8,8 @@ event) that event's arguments are `begin`. `now` is the moment's `Now`. An evalu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping as MappingType
+from collections.abc import Callable
+from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -56,7 +57,8 @@ class BeginOn:
 class EndOn:
     """An event that ends a span. `key` reads the end event's arguments as its first parameter.
 
-    `when` is evaluated with the end event's arguments as `begin`; `failure` with both."""
+    `when` is evaluated with the end event's arguments as `begin`; `failure` with both.
+    """
 
     event: str
     when: Evaluate | None
@@ -105,7 +107,8 @@ class LinkTo:
 class AttributesOf(Protocol):
     """Gives the evaluators of a rule's attributes for one pair of begin and end event, in the order of the file."""
 
-    def __call__(self, begin_event: str, end_event: str | None) -> tuple[tuple[str, Evaluate], ...]: ...
+    def __call__(self, begin_event: str, end_event: str | None) -> tuple[tuple[str, Evaluate], ...]:
+        """The evaluators for this pair; None for a span whose end was not seen."""
 
 
 @dataclass(frozen=True, slots=True)

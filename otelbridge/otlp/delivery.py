@@ -11,7 +11,8 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, assert_never
 
@@ -32,6 +33,7 @@ IN_FLIGHT: Mapping[Signal, int] = {"traces": 4, "metrics": 1}
 
 _REASONS = 20
 _ABANDON_S = 5.0
+_NAP_S = 3600.0  # a destination may ask for more than a lock can wait
 _NOUNS: Mapping[Signal, tuple[str, str]] = {"traces": ("span", "spans"), "metrics": ("data point", "data points")}
 _log = logging.getLogger(__name__)
 
@@ -93,13 +95,10 @@ class Destination:
         self._given_up = threading.Event()
         self._why_given_up = ""
         self._told: set[str] = set()
-        # Daemons: a process that is told to end does not wait for a destination that hangs.
-        self._threads = [
-            threading.Thread(target=self._run, name=f"otlp-{signal}-{number}", daemon=True)
-            for number in range(IN_FLIGHT[signal])
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._at_work = IN_FLIGHT[signal]
+        for number in range(self._at_work):
+            # Daemons: a process that is told to end does not wait for a destination that hangs.
+            threading.Thread(target=self._run, name=f"otlp-{signal}-{number}", daemon=True).start()
 
     def put(self, request: Request) -> None:
         """Hand in a request; waits while the queue is full."""
@@ -123,8 +122,10 @@ class Destination:
 
     def join(self, deadline_s: float = math.inf) -> None:
         """Wait until everything is settled or the monotonic clock shows `deadline_s`."""
-        for thread in self._threads:
-            thread.join(None if math.isinf(deadline_s) else max(0.0, deadline_s - time.monotonic()))
+        # Not Thread.join: interrupted once, it takes the thread for ended (CPython 3.11, bpo-45274).
+        with self._changed:
+            timeout_s = None if math.isinf(deadline_s) else max(0.0, deadline_s - time.monotonic())
+            self._changed.wait_for(lambda: self._at_work == 0, timeout_s)
 
     def give_up(self, reason: str) -> None:
         """Try no more: what is left and what still comes goes to the spool, or is rejected with this reason."""
@@ -147,6 +148,9 @@ class Destination:
                 except Exception as error:  # noqa: BLE001 - it must neither end the thread nor lose the account
                     _log.exception("%s: a request could not be handled", self._name)
                     self._reject(piece, f"a bug in otelbridge: {type(error).__name__}: {error}")
+        with self._changed:
+            self._at_work -= 1
+            self._changed.notify_all()
 
     def _next(self) -> Request | None:
         with self._changed:
@@ -196,7 +200,7 @@ class Destination:
     def _may_send(self) -> bool:
         """Wait as long as the destination asked all senders to. False if it was given up."""
         while (wait_s := self._not_before_s - time.monotonic()) > 0:
-            if self._given_up.wait(wait_s):
+            if self._given_up.wait(min(wait_s, _NAP_S)):
                 return False
         return not self._given_up.is_set()
 
@@ -224,7 +228,7 @@ class Destination:
             elif now_s >= end_s:
                 return
             else:
-                self._given_up.wait(min(end_s, deadline_s) - now_s)
+                self._given_up.wait(min(end_s - now_s, deadline_s - now_s, _NAP_S))
 
     # --- the four ends, each counted once -----------------------------------------------------------
 
@@ -320,23 +324,29 @@ class OtlpSink:
         It takes at most `give_up_s` and one attempt's time-out without progress. An interrupt ends it within seconds; what
         was not under way is spooled then.
         """
-        destinations = self._destinations.values()
-        try:
-            self._put(self._builder.flush())
-            for destination in destinations:
+        self._put(self._builder.flush())
+        with self._giving_up_on_interrupt():
+            for destination in self._destinations.values():
                 destination.finish()
             return {signal: destination.close() for signal, destination in self._destinations.items()}
-        except KeyboardInterrupt:
-            for destination in destinations:
-                destination.give_up("was given up because of the interrupt")
-                destination.finish()
-            for destination in destinations:
-                destination.join(time.monotonic() + _ABANDON_S)
-            raise
 
     def _put(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            self._destinations[request.signal].put(request)
+        with self._giving_up_on_interrupt():
+            for request in requests:
+                self._destinations[request.signal].put(request)
+
+    @contextmanager
+    def _giving_up_on_interrupt(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            deadline_s = time.monotonic() + _ABANDON_S
+            for destination in self._destinations.values():
+                destination.give_up("was given up because of the interrupt")
+                destination.finish()
+            for destination in self._destinations.values():
+                destination.join(deadline_s)
+            raise
 
 
 def otlp_sink(to: str | None, env: Mapping[str, str], *, give_up_s: float, spool: Outbox | None) -> OtlpSink:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from struct import Struct
 
 from otelbridge.records import (
@@ -32,13 +34,15 @@ UINT64_MAX = (1 << 64) - 1
 UINT32_MAX = (1 << 32) - 1
 
 CACHE_ENTRIES = 4096
-CACHED_TEXT_CHARACTERS = 256
+CACHED_BYTES = 256
+SMALL = 256
+"""Integers nearer to 0 than this come often enough to be remembered with their key."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DOUBLE = Struct("<d").pack
 _FIXED64 = Struct("<Q").pack
 _SFIXED64 = Struct("<q").pack
-_ONE_BYTE = [bytes((n,)) for n in range(128)]
+_SHORT_VARINTS = [bytes((n,) if n < 0x80 else (n & 0x7F | 0x80, n >> 7)) for n in range(1024)]  # noqa: PLR2004
 
 
 # --- values as every form of OTLP shows them ----------------------------------------------------------
@@ -73,20 +77,17 @@ def plain_number(value: float) -> int | float:
         return math.inf if value > 0 else -math.inf
 
 
-def clamped_time_ns(time_ns: int) -> int:
-    """The time in the range that 64 bits without a sign can hold; 1970 for what lies before it."""
-    return min(max(time_ns, 0), UINT64_MAX)
-
-
 # --- the wire -----------------------------------------------------------------------------------------
 
 
 def varint(number: int) -> bytes:
     """A number of 0 to 64 bits, seven bits a byte, the lowest first."""
-    if number < 0x80:  # noqa: PLR2004
-        return _ONE_BYTE[number]
+    if number < 1024:  # noqa: PLR2004
+        return _SHORT_VARINTS[number]
     if number < 0x4000:  # noqa: PLR2004
         return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 0x20_0000:  # noqa: PLR2004
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     out = bytearray()
     while number > 0x7F:  # noqa: PLR2004
         out.append(number & 0x7F | 0x80)
@@ -112,7 +113,8 @@ def _count(tag: bytes, number: int) -> bytes:
 
 
 def _fixed64(tag: bytes, number: int) -> bytes:
-    return tag + _FIXED64(clamped_time_ns(number)) if number > 0 else b""
+    """A count or a time; what does not fit into 64 bits without a sign becomes the nearest that does."""
+    return tag + _FIXED64(min(number, UINT64_MAX)) if number > 0 else b""
 
 
 def _double(tag: bytes, number: float) -> bytes:
@@ -123,23 +125,27 @@ def _double(tag: bytes, number: float) -> bytes:
 
 
 class _AttributeEncoder:
-    """Encodes attributes as the repeated field of one tag; remembers texts whole and of numbers all but the value."""
+    """Encodes attributes as the repeated field of one tag; remembers them whole, of large numbers all but the value."""
 
-    __slots__ = ("numbers", "tag", "texts")
+    __slots__ = ("numbers", "small", "tag", "texts")
 
     def __init__(self, tag: bytes) -> None:
         self.tag = tag
+        # True, 1 and 1.0 are one key of a dictionary, so integers have their own.
         self.texts: dict[tuple[str, Value], bytes] = {}
+        self.small: dict[tuple[str, Value], bytes] = {}
         self.numbers: dict[str, tuple[bytes, ...]] = {}
 
     def extend(self, parts: list[bytes], attributes: Attributes) -> None:
         """Append the encoded attributes to `parts`."""
+        texts, small = self.texts, self.small
         for attribute in attributes:
             key, value = attribute
             kind = type(value)
-            # True, 1 and 1.0 are one key of a dictionary, so numbers must never meet truth values in `texts`.
             if kind is str or kind is bool:
-                parts.append(self.texts.get(attribute) or self._remember(key, value))
+                parts.append(texts.get(attribute) or self._remember(texts, key, value))
+            elif kind is int and -SMALL < value < SMALL:  # type: ignore[operator]
+                parts.append(small.get(attribute) or self._remember(small, key, value))
             elif kind is int and INT64_MIN <= value <= INT64_MAX:  # type: ignore[operator]
                 number = varint(value & UINT64_MAX)  # type: ignore[operator]
                 prefixes = self.numbers.get(key) or self._prefixes(key)
@@ -155,16 +161,18 @@ class _AttributeEncoder:
         self.extend(parts, attributes)
         return b"".join(parts)
 
-    def _remember(self, key: str, value: Value) -> bytes:
+    def _remember(self, cache: dict[tuple[str, Value], bytes], key: str, value: Value) -> bytes:
         if isinstance(value, bool):
             content = b"\x10\x01" if value else b"\x10\x00"
+        elif isinstance(value, int):
+            content = b"\x18" + varint(value & UINT64_MAX)
         else:
             content = _block(b"\x0a", well_formed(str(value)).encode())
         encoded = _block(self.tag, _text(b"\x0a", key) + _block(b"\x12", content))
-        if len(encoded) <= CACHED_TEXT_CHARACTERS:
-            if len(self.texts) >= CACHE_ENTRIES:
-                self.texts.clear()
-            self.texts[key, value] = encoded
+        if len(encoded) <= CACHED_BYTES:
+            if len(cache) >= CACHE_ENTRIES:
+                cache.clear()
+            cache[key, value] = encoded
         return encoded
 
     def _prefixes(self, key: str) -> tuple[bytes, ...]:
@@ -196,22 +204,26 @@ _SPAN_TIMES = Struct("<BQBQ").pack
 
 def encode_span(span: FinishedSpan) -> bytes:
     """The span as a field of ScopeSpans, tag and length included."""
-    (trace_id, span_id, parent_id, _, name, kind, start_ns, end_ns, attributes, events, links, status, message, *dropped) = span
+    (trace_id, span_id, parent_id, _, name, kind, start_ns, end_ns, attributes, events, links, status, _, _, _) = span
     parts = [b"\x0a\x10", trace_id, b"\x12\x08", span_id]
     if parent_id:
         parts += (b"\x22\x08", parent_id)
     parts += (_names.get((name, kind)) or _name(name, kind), _span_times(start_ns, end_ns))
     _SPAN_ATTRIBUTES.extend(parts, attributes)
-    if events or links or status == ERROR or dropped != [0, 0]:
-        dropped_events, dropped_attributes = dropped
-        parts.append(_count(b"\x50", dropped_attributes))
-        parts += map(_encode_event, events)
-        parts.append(_count(b"\x60", dropped_events))
-        parts += map(_encode_link, links)
-        if status == ERROR:
-            parts.append(_block(b"\x7a", _text(b"\x12", message) + b"\x18\x02"))
+    if events or links or status or span.dropped_events or span.dropped_attributes:
+        parts += _rest(span)
     body = b"".join(parts)
     return b"\x12" + varint(len(body)) + body
+
+
+def _rest(span: FinishedSpan) -> Iterator[bytes]:
+    """What few spans have: all fields behind the attributes."""
+    yield _count(b"\x50", span.dropped_attributes)
+    yield from map(_encode_event, span.events)
+    yield _count(b"\x60", span.dropped_events)
+    yield from map(_encode_link, span.links)
+    if span.status == ERROR:
+        yield _block(b"\x7a", _text(b"\x12", span.message) + b"\x18\x02")
 
 
 def _name(name: str, kind: int) -> bytes:
@@ -292,16 +304,16 @@ def _encode_exemplar(tag: bytes, exemplar: Exemplar) -> bytes:
 def encode_spans(resource: Resource, spans: Iterable[FinishedSpan]) -> bytes:
     """An ExportTraceServiceRequest; scopes stand in the order in which they first appear."""
     groups: dict[Scope, list[bytes]] = {}
-    for span in spans:
-        groups.setdefault(span.scope, []).append(encode_span(span))
+    for scope, run in groupby(spans, attrgetter("scope")):
+        groups.setdefault(scope, []).extend(map(encode_span, run))
     return assemble_spans(resource, groups)
 
 
 def encode_points(resource: Resource, points: Iterable[MetricPoint]) -> bytes:
     """An ExportMetricsServiceRequest; scopes and metrics stand in the order in which they first appear."""
     groups: dict[Metric, list[bytes]] = {}
-    for point in points:
-        groups.setdefault(point.metric, []).append(encode_point(point))
+    for metric, run in groupby(points, attrgetter("metric")):
+        groups.setdefault(metric, []).extend(map(encode_point, run))
     return assemble_points(resource, groups)
 
 

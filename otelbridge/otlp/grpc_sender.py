@@ -40,8 +40,8 @@ _RETRYABLE = {
 #   gRPC message exceeds maximum size 4194304: 6291530                             Java
 #   Error, decoded message length too large: found 6291530 bytes, the limit is: …  Rust
 _TOO_LARGE = re.compile(r"larger than max|exceeds maximum size|length too large", re.IGNORECASE)
-# CLIENT: Received message larger than max (…): it is the answer that was too large, not the request.
-_ANSWER_TOO_LARGE = re.compile(r"^CLIENT: Received message larger than max", re.IGNORECASE)
+# Stream removed (CLIENT: Received message larger than max (4194315 vs. 4194304)): the answer was too large, not the request.
+_ANSWER_TOO_LARGE = re.compile(r"CLIENT: Received message larger than max")
 _OPTIONS = (
     ("grpc.primary_user_agent", f"otelbridge/{__version__}"),
     ("grpc.max_send_message_length", -1),

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from itertools import groupby
 from json.encoder import encode_basestring_ascii
+from operator import attrgetter
 from typing import Any
 
-from otelbridge.otlp.encode import UINT32_MAX, clamped_time_ns, plain_number, plain_value, well_formed
+from otelbridge.otlp.encode import CACHE_ENTRIES, INT64_MAX, UINT32_MAX, UINT64_MAX, plain_number, plain_value, well_formed
 from otelbridge.otlp.requests import parse
 from otelbridge.records import (
     ERROR,
@@ -31,7 +33,6 @@ from otelbridge.records import (
     Value,
 )
 
-CACHE_ENTRIES = 4096
 CACHED_TEXT_CHARACTERS = 256
 
 # FieldDescriptor.CPPTYPE_INT64 and CPPTYPE_UINT64, without the import.
@@ -43,16 +44,16 @@ _64_BITS = (2, 4)
 def spans_line(resource: Resource, spans: Iterable[FinishedSpan]) -> str:
     """An ExportTraceServiceRequest, without a line's end; scopes stand in the order in which they first appear."""
     groups: dict[Scope, list[str]] = {}
-    for span in spans:
-        groups.setdefault(span.scope, []).append(span_text(span))
+    for scope, run in groupby(spans, attrgetter("scope")):
+        groups.setdefault(scope, []).extend(map(span_text, run))
     return assemble_spans(resource, groups)
 
 
 def points_line(resource: Resource, points: Iterable[MetricPoint]) -> str:
     """An ExportMetricsServiceRequest, without a line's end; metrics stand in the order in which they first appear."""
     groups: dict[Metric, list[str]] = {}
-    for point in points:
-        groups.setdefault(point.metric, []).append(point_text(point))
+    for metric, run in groupby(points, attrgetter("metric")):
+        groups.setdefault(metric, []).extend(map(point_text, run))
     return assemble_points(resource, groups)
 
 
@@ -194,7 +195,7 @@ def _string(key: str, text: str) -> str:
 
 
 def _time(key: str, number: int) -> str:
-    return f',"{key}":"{clamped_time_ns(number)}"' if number > 0 else ""
+    return f',"{key}":"{min(number, UINT64_MAX)}"' if number > 0 else ""
 
 
 def _count(key: str, number: int) -> str:
@@ -215,6 +216,7 @@ def _double(number: float) -> str:
 # --- attributes ---------------------------------------------------------------------------------------
 
 _attribute_texts: dict[tuple[str, str], str] = {}
+_key_texts: dict[str, str] = {}
 
 
 def _attributes(key: str, attributes: Attributes) -> str:
@@ -222,11 +224,21 @@ def _attributes(key: str, attributes: Attributes) -> str:
 
 
 def _attribute(attribute: tuple[str, Value]) -> str:
-    value = attribute[1]
+    key, value = attribute
+    if type(value) is int and -INT64_MAX <= value <= INT64_MAX:
+        return f'{_key_texts.get(key) or _remember_key(key)}{{"intValue":"{value}"}}}}'
     if type(value) is not str:
-        return _key_value(attribute[0], value)
+        return _key_value(key, value)
     known = _attribute_texts.get(attribute)  # type: ignore[arg-type]
-    return known or _remember(attribute[0], value)
+    return known or _remember(key, value)
+
+
+def _remember_key(key: str) -> str:
+    """The attribute up to its value."""
+    if len(_key_texts) >= CACHE_ENTRIES:
+        _key_texts.clear()
+    text = _key_texts[key] = _object(_string("key", key), ',"value":')[:-1]
+    return text
 
 
 def _remember(key: str, value: str) -> str:

@@ -341,12 +341,12 @@ class Outbox:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
-        # An exclusive connection takes its lock at its first write transaction and keeps it.
         with self._transaction("Nothing was read or changed."):
             if tables == 0:
                 self._db.execute(_SCHEMA)
                 self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version = {USER_VERSION}")
+            # Written every time: a disk without room is found before anything is sent that could not be removed then.
+            self._db.execute(f"PRAGMA user_version = {USER_VERSION}")
 
     def _identity(self) -> tuple[int, int, int]:
         """The database's application id, its version, and how many tables it has."""

@@ -60,18 +60,24 @@ def replay_spool(folder: Path, *, to: str | None, env: Mapping[str, str], give_u
     with Outbox.existing(folder) as outbox, ExitStack() as senders:
 
         def send_of(destination: str, signal: Signal) -> Send:
-            endpoint = routes[signal] if to is not None else _endpoint(destination, signal, routes[signal], env)
+            endpoint = _endpoint(destination, signal, routes[signal], env)
             # An attempt without a limit would never let a hanging destination be given up.
             limit_s = max(give_up_s, DEFAULT_TIMEOUT_S)
             sender = sender_for(replace(endpoint, timeout_s=min(endpoint.timeout_s, limit_s)))
             senders.callback(sender.close)
             return sender.send
 
-        return replay(outbox, send_of, give_up_s=give_up_s)
+        instead = None if to is None else {signal: endpoint.name for signal, endpoint in routes.items()}
+        return replay(outbox, send_of, give_up_s=give_up_s, instead=instead)
 
 
 def replay(
-    outbox: Outbox, send_of: Callable[[str, Signal], Send], *, give_up_s: float, backoff: Backoff | None = None
+    outbox: Outbox,
+    send_of: Callable[[str, Signal], Send],
+    *,
+    give_up_s: float,
+    instead: Mapping[Signal, str] | None = None,
+    backoff: Backoff | None = None,
 ) -> Replayed:
     """Send every pending request, in order and as the same bytes; what is settled leaves the outbox at once.
 
@@ -82,6 +88,7 @@ def replay(
         outbox: Where they are.
         send_of: Gives what makes one attempt at a destination; it is asked once for each destination and signal.
         give_up_s: How long to go on trying a destination that takes nothing.
+        instead: The destination of each signal that stands in for all others; None sends each request to its own.
         backoff: How long to wait between attempts.
 
     Raises:
@@ -90,10 +97,11 @@ def replay(
     accounts = {signal: _Account() for signal in SIGNALS}
     routes: dict[_Route, _Destination] = {}
     for kept in outbox.pending():
-        route = (kept.destination, kept.request.signal)
+        signal = kept.request.signal
+        route = (instead[signal] if instead else kept.destination, signal)
         if route not in routes:
-            routes[route] = _Destination(kept.destination, send_of(*route), give_up_s, backoff or Backoff())
-        _replay_one(outbox, kept, routes[route], accounts[kept.request.signal])
+            routes[route] = _Destination(route[0], send_of(*route), give_up_s, backoff or Backoff())
+        _replay_one(outbox, kept, routes[route], accounts[signal])
     return Replayed({signal: account.outcome() for signal, account in accounts.items()}, outbox.damage())
 
 
@@ -142,7 +150,7 @@ class _Account:
         self.reasons[reason if known else "other reasons"] += items
 
     def outcome(self) -> Outcome:
-        reasons = tuple(f"{reason} ({items} items)" for reason, items in self.reasons.items())
+        reasons = tuple(f"{reason} ({items} item{'' if items == 1 else 's'})" for reason, items in self.reasons.items())
         return Outcome(self.delivered, self.spooled, self.rejected, reasons)
 
 

@@ -22,7 +22,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from otelbridge.errors import UsageError
-from otelbridge.otlp.encode import clamped_time_ns, plain_number, plain_value, well_formed
+from otelbridge.otlp.encode import UINT64_MAX, plain_number, plain_value, well_formed
 from otelbridge.otlp.requests import MAX_SPREAD_NS
 from otelbridge.records import (
     CLIENT,
@@ -51,7 +51,7 @@ _GROUPS: Mapping[Signal, str] = {
     "traces": "opentelemetry_traces_exporter",
     "metrics": "opentelemetry_metrics_exporter",
 }
-_ITEMS: Mapping[Signal, str] = {"traces": "spans", "metrics": "data points"}
+_NOUNS: Mapping[Signal, str] = {"traces": "span", "metrics": "data point"}
 _MAX_REASONS = 10
 
 ItemT = TypeVar("ItemT")
@@ -198,8 +198,8 @@ class _Lane(Generic[ItemT]):
 
     def outcome(self, notes: Sequence[str] = ()) -> Outcome:
         """What became of everything; `notes` follow only where there was something to hand over."""
-        items = _ITEMS[self._signal]
-        refusals = [f"{self.words}: {why} ({count} {items})" for why, count in self._rejected.items()]
+        noun = _NOUNS[self._signal]
+        refusals = [f"{self.words}: {why} ({n} {noun}{'' if n == 1 else 's'})" for why, n in self._rejected.items()]
         rejected = sum(self._rejected.values())
         if not self._delivered and not rejected:
             notes = ()
@@ -302,14 +302,19 @@ def readable_span(resource: Resource, span: FinishedSpan) -> ReadableSpan:
         ],
         kind=_KINDS[span.kind],
         status=Status(StatusCode.ERROR, well_formed(span.message)) if span.status == ERROR else Status(StatusCode.UNSET),
-        start_time=clamped_time_ns(span.start_ns),
-        end_time=clamped_time_ns(span.end_ns),
+        start_time=_clamped_ns(span.start_ns),
+        end_time=_clamped_ns(span.end_ns),
         instrumentation_scope=_sdk_scope(span.scope),
     )
 
 
 def _context(trace_id: bytes, span_id: bytes, *, is_remote: bool = False) -> SpanContext:
     return SpanContext(int.from_bytes(trace_id), int.from_bytes(span_id), is_remote=is_remote, trace_flags=_SAMPLED)
+
+
+def _clamped_ns(time_ns: int) -> int:
+    """The time in the range of OTLP's 64 bits without a sign; one time beyond it would fail the whole batch."""
+    return min(max(time_ns, 0), UINT64_MAX)
 
 
 def _attributes(attributes: Attributes) -> dict[str, Value]:
@@ -328,7 +333,7 @@ def _span_attributes(span: FinishedSpan) -> Mapping[str, Any]:
 
 def _span_events(span: FinishedSpan) -> Sequence[Event]:
     events = [
-        Event(well_formed(event.name), _attributes(event.attributes), clamped_time_ns(event.time_ns)) for event in span.events
+        Event(well_formed(event.name), _attributes(event.attributes), _clamped_ns(event.time_ns)) for event in span.events
     ]
     if not span.dropped_events:
         return events
@@ -388,8 +393,8 @@ def _number_point(point: MetricPoint) -> sdk_metrics.NumberDataPoint:
         raise TypeError(f"{point.metric.name} is a {point.metric.kind}, but its value is a histogram")
     return sdk_metrics.NumberDataPoint(
         _attributes(point.attributes),
-        clamped_time_ns(point.start_ns),
-        clamped_time_ns(point.time_ns),
+        _clamped_ns(point.start_ns),
+        _clamped_ns(point.time_ns),
         plain_number(point.value),
         _exemplars(point.exemplars),
     )
@@ -401,8 +406,8 @@ def _histogram_point(point: MetricPoint) -> sdk_metrics.ExponentialHistogramData
         raise TypeError(f"{point.metric.name} is a histogram, but its value is a number")
     return sdk_metrics.ExponentialHistogramDataPoint(
         attributes=_attributes(point.attributes),
-        start_time_unix_nano=clamped_time_ns(point.start_ns),
-        time_unix_nano=clamped_time_ns(point.time_ns),
+        start_time_unix_nano=_clamped_ns(point.start_ns),
+        time_unix_nano=_clamped_ns(point.time_ns),
         count=value.count,
         sum=value.sum,
         scale=value.scale,
@@ -418,6 +423,6 @@ def _histogram_point(point: MetricPoint) -> sdk_metrics.ExponentialHistogramData
 
 def _exemplars(exemplars: Sequence[Exemplar]) -> list[SdkExemplar]:
     return [
-        SdkExemplar({}, e.value, clamped_time_ns(e.time_ns), int.from_bytes(e.span_id), int.from_bytes(e.trace_id))
+        SdkExemplar({}, e.value, _clamped_ns(e.time_ns), int.from_bytes(e.span_id), int.from_bytes(e.trace_id))
         for e in exemplars
     ]

@@ -2,7 +2,7 @@
 
 What is held of spans, at most:
 
-* 100 traces that hold a migration; of those beyond, and of spans outside any migration, the number alone;
+* 100 traces, those that hold a migration before others; of those beyond, and of spans outside any migration, the number alone;
 * for each trace the roots and states of 8 processes (64 states each), 4 downtimes, sums by span name (100) and by section
   (500), 50 errors;
 * with details, for at most 20 traces at a time: the slowest 200 spans of any name, the slowest 10 of each name, the first
@@ -47,6 +47,8 @@ OTHERS = "(others)"
 """Where names are counted for which there is no room."""
 
 SECTIONS = frozenset({"savevm.section", "loadvm.section", "vmstate.load"})
+_ALWAYS = SECTIONS | {"migration", "migration.downtime", "ram.bitmap_sync", "tls.handshake", "postcopy.fault"}
+"""Names that are counted on their own however many others there are."""
 FAULT_DURATION = "qemu.migration.postcopy.fault.duration"
 TRANSFERRED = "qemu.migration.transferred"
 _METRICS = frozenset({FAULT_DURATION, TRANSFERRED})
@@ -117,23 +119,38 @@ class Downtime:
     """A stretch in which the guest stood still, and the spans that lie in it with at least half of their length."""
 
     kept: Kept
-    fills: dict[bytes, Kept] = field(default_factory=dict)
-    not_held: int = 0
+    complete: bool = True
+    """Whether everything that lies in it is held."""
+    _heap: list[tuple[int, bytes, Kept]] = field(default_factory=list)
+    _held: set[bytes] = field(default_factory=set)
+
+    @property
+    def fills(self) -> list[Kept]:
+        """The spans that are held, by their ids."""
+        return [kept for _, _, kept in sorted(self._heap, key=lambda entry: entry[1])]
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def take(self, kept: Kept) -> None:
         """Keep a span if it fills this downtime. A span as long as the whole migration does not, though it overlaps."""
-        if kept.span.span_id in self.fills or kept.span.span_id == self.kept.span.span_id:
+        identity = kept.span.span_id
+        within_ns = self.within_ns(kept)
+        if 2 * within_ns < max(1, kept.length_ns) or identity in self._held or identity == self.kept.span.span_id:
             return
-        if 2 * self.within_ns(kept) < max(1, kept.length_ns):
-            return
-        if len(self.fills) < MAX_FILLS:
-            self.fills[kept.span.span_id] = kept
-            return
-        self.not_held += 1
-        shortest = min(self.fills, key=lambda key: self.within_ns(self.fills[key]))
-        if self.within_ns(self.fills[shortest]) < self.within_ns(kept):
-            del self.fills[shortest]
-            self.fills[kept.span.span_id] = kept
+        entry = (within_ns, identity, kept)
+        self._held.add(identity)
+        if len(self._heap) < MAX_FILLS:
+            heappush(self._heap, entry)
+        else:
+            self.complete = False
+            self._held.remove(heappushpop(self._heap, entry)[1])
+
+    def forget(self) -> None:
+        """Keep the downtime alone."""
+        self.complete = False
+        self._heap.clear()
+        self._held.clear()
 
     def within_ns(self, kept: Kept) -> int:
         """How much of the span lies in the downtime; without stamps the lines of two files have nothing in common."""
@@ -144,10 +161,10 @@ class Downtime:
 
     def uncovered_ns(self) -> int | None:
         """How much of the downtime no span of its own host covers; None when not all spans in it are held."""
-        if self.not_held:
+        if not self.complete:
             return None
         reached_ns, covered_ns = self.kept.span.start_ns, 0
-        own = (kept.span for kept in self.fills.values() if kept.side == self.kept.side)
+        own = (kept.span for kept in self.fills if kept.side == self.kept.side)
         for start_ns, end_ns in sorted((span.start_ns, min(span.end_ns, self.kept.span.end_ns)) for span in own):
             covered_ns += max(0, end_ns - max(start_ns, reached_ns))
             reached_ns = max(reached_ns, end_ns)
@@ -202,9 +219,11 @@ class Details:
     by_name: dict[str, Slowest] = field(default_factory=dict)
     passes: list[Kept] = field(default_factory=list)
     last_pass: Kept | None = None
+    taken: int = 0
 
     def take(self, kept: Kept) -> None:
         """Hold a span wherever it is wanted."""
+        self.taken += 1
         self.slowest.put(kept)
         name = kept.span.name
         if name == "ram.bitmap_sync":
@@ -272,15 +291,14 @@ class Migration:
     def held(self) -> int:
         """How many spans are held."""
         shape = sum(len(side.states) + (side.root is not None) for side in self.sides)
-        filled = sum(1 + len(downtime.fills) for downtime in self.downtimes)
+        filled = sum(1 + len(downtime) for downtime in self.downtimes)
         return shape + filled + len(self.errors) + (self.details.held() if self.details else 0)
 
     def forget_details(self) -> None:
         """Keep the shape of the migration alone."""
         self.details = None
         for downtime in self.downtimes:
-            downtime.fills.clear()
-            downtime.not_held += 1
+            downtime.forget()
 
 
 class Picture:
@@ -294,28 +312,29 @@ class Picture:
         self.spans_beyond = 0
         """Spans of those."""
         self._alone: Counter[str] = Counter()
-        self._traces: OrderedDict[bytes, Migration] = OrderedDict()
+        self._migrations: dict[bytes, Migration] = {}
+        self._rootless: OrderedDict[bytes, Migration] = OrderedDict()
+        """Traces whose root has not come yet, or never will; the one touched last stands last."""
         self._recent: deque[tuple[bytes, Kept]] = deque(maxlen=MAX_RECENT)
         self._points: dict[tuple[Attributes, str, Attributes], MetricPoint] = {}
 
     @property
     def migrations(self) -> list[Migration]:
         """The migrations that are held, in the order of their begins."""
-        return sorted((trace for trace in self._traces.values() if trace.has_root), key=lambda trace: trace.window_ns())
+        return sorted(self._migrations.values(), key=lambda migration: migration.window_ns())
 
     @property
     def alone(self) -> Counter[str]:
         """Spans that belong to no migration, by name."""
         found = Counter(self._alone)
-        for trace in self._traces.values():
-            if not trace.has_root:
-                found.update({name: tally.count for name, tally in trace.tallies.items()})
+        for trace in self._rootless.values():
+            found.update({name: tally.count for name, tally in trace.tallies.items()})
         return found
 
     @property
     def held(self) -> int:
         """How many spans are held at the moment."""
-        return len(self._recent) + sum(trace.held() for trace in self._traces.values())
+        return len(self._recent) + sum(trace.held() for trace in (*self._migrations.values(), *self._rootless.values()))
 
     def last_points(self, resource: Attributes, metric: str) -> list[MetricPoint]:
         """The last point of each series of a process's metric."""
@@ -349,28 +368,28 @@ class Picture:
 
     def _trace(self, span: FinishedSpan) -> Migration | None:
         """The trace of a span. When there is no room, the spans that stand alone give way, longest untouched first."""
-        if (found := self._traces.get(span.trace_id)) is not None:
-            if not found.has_root:
-                self._traces.move_to_end(span.trace_id)
-            return found
-        if len(self._traces) >= MAX_TRACES and not self._give_way():
+        if (migration := self._migrations.get(span.trace_id)) is not None:
+            return migration
+        if (waiting := self._rootless.get(span.trace_id)) is not None:
+            self._rootless.move_to_end(span.trace_id)
+            return waiting
+        if len(self._migrations) + len(self._rootless) >= MAX_TRACES and not self._give_way():
             return None
         self._spare_details()
-        found = self._traces[span.trace_id] = Migration(span.trace_id, Details())
-        return found
+        made = self._rootless[span.trace_id] = Migration(span.trace_id, Details())
+        return made
 
     def _give_way(self) -> bool:
-        rootless = next((trace for trace in self._traces.values() if not trace.has_root), None)
-        if rootless is None:
+        if not self._rootless:
             return False
-        for name, tally in rootless.tallies.items():
+        _, trace = self._rootless.popitem(last=False)
+        for name, tally in trace.tallies.items():
             self._count_alone(name, tally.count)
-        del self._traces[rootless.trace_id]
         return True
 
     def _spare_details(self) -> None:
         """Make room for one more trace with details: one without a root goes first, then the shortest that went well."""
-        detailed = [trace for trace in self._traces.values() if trace.details is not None]
+        detailed = [trace for trace in (*self._rootless.values(), *self._migrations.values()) if trace.details is not None]
         if len(detailed) >= MAX_DETAILED:
             min(detailed, key=_interest).forget_details()
 
@@ -389,13 +408,15 @@ class Picture:
         side = trace.sides[number]
         kept = _kept(span, number)
         trace.spans += 1
-        _at(trace.tallies, span.name, OTHERS, MAX_NAMES).add(kept)
+        limit = MAX_NAMES + len(_ALWAYS) if span.name in _ALWAYS else MAX_NAMES
+        _at(trace.tallies, span.name, OTHERS, limit).add(kept)
         if span.status == ERROR:
             trace.error_count += 1
             if len(trace.errors) < MAX_ERRORS:
                 trace.errors.append(kept)
         if span.name == "migration":
             side.root = kept
+            self._migrations[trace.trace_id] = self._rootless.pop(trace.trace_id, trace)
             _count_moments(side, span)
         elif _is_state(span, kept.attributes):
             _hold_state(side, kept)
@@ -423,17 +444,14 @@ class Picture:
         downtime = Downtime(kept)
         trace.downtimes.append(downtime)
         if trace.details is None:
-            downtime.not_held += 1
+            downtime.complete = False
             return
-        for candidate in self._candidates(trace):
+        recent = [kept for trace_id, kept in self._recent if trace_id == trace.trace_id]
+        # Spans come in the order of their ends: what is no longer among the last ones ended before those.
+        if trace.details.taken > len(recent) and (not recent or recent[0].span.end_ns > kept.span.start_ns):
+            downtime.complete = False
+        for candidate in (*trace.details.slowest.longest_first(), *recent):
             downtime.take(candidate)
-
-    def _candidates(self, trace: Migration) -> Iterable[Kept]:
-        if trace.details is not None:
-            yield from trace.details.slowest.longest_first()
-        for trace_id, kept in self._recent:
-            if trace_id == trace.trace_id:
-                yield kept
 
 
 def device(kept: Kept) -> str:

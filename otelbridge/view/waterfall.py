@@ -67,8 +67,8 @@ _ASCII = Glyphs("#", "|", "|- ", "`- ", "|  ", "...", "-")
 def draw(picture: Picture, accounting: Mapping[str, Any], notes: Sequence[str], console: Console, *, now_ns: int) -> None:
     """Print the migrations of a conversion, its accounting, the notes and the trace ids.
 
-    A terminal gets its own width and, unless NO_COLOR is set, colours. Anything else gets plain text without escape
-    sequences, 100 columns wide or as wide as COLUMNS says.
+    A terminal gets its own width and, unless NO_COLOR holds anything (https://no-color.org), colours. Anything else gets
+    plain text without escape sequences, 100 columns wide or as wide as COLUMNS says.
 
     Args:
         picture: What the sink has kept.
@@ -100,7 +100,7 @@ class Page:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._styled = console.is_terminal and "NO_COLOR" not in os.environ
+        self._styled = console.is_terminal and not os.environ.get("NO_COLOR")
         self.width = _width(console)
         self.glyphs = _BLOCKS if _can_show("".join(astuple(_BLOCKS)), console.encoding) else _ASCII
         self._empty = True
@@ -136,6 +136,8 @@ class Page:
 
     def bar(self, start: float, end: float, width: int) -> str:
         """A bar from `start` to `end`, both shares of the width; something always shows."""
+        if width < 1:
+            return ""
         first = min(int(start * width), width - 1)
         cells = round(end * width) - first
         return " " * first + (self.glyphs.full * min(cells, width - first) if cells > 0 else self.glyphs.thin)
@@ -224,6 +226,7 @@ class Drawing:
         """Print all of it."""
         self._head()
         self._tree()
+        self._errors()
         for downtime in self._migration.downtimes:
             self._downtime(downtime)
         self._passes()
@@ -235,7 +238,6 @@ class Drawing:
         self._tallies("return path", [name for name in self._migration.tallies if name.startswith("return_path")])
         self._moments()
         self._tallies("other spans", self._other_names())
-        self._errors()
         self._incomplete()
 
     # --- the head ---------------------------------------------------------------------------------
@@ -342,17 +344,18 @@ class Drawing:
         if self._migration.details is None:
             page.line(("  what lies in it was not kept: there are too many migrations in this conversion", "dim"))
         elif (uncovered_ns := downtime.uncovered_ns()) is None:
-            page.line((f"  {count_text(downtime.not_held, 'shorter span')} in it were only counted", "dim"))
+            page.line(("  only the longest of what lies in it were kept", "dim"))
         elif not groups or not self._clock.ordered:
             self._share_row("in no span of this host", uncovered_ns, kept.length_ns, "dim")
 
     def _share_row(self, name: str, part_ns: int, whole_ns: int, style: str) -> None:
         page, share = self._page, part_ns / max(1, whole_ns)
-        width = page.width - self._name_width - 20
+        name_width = min(60, max(22, page.width - 32))
+        width = page.width - name_width - 20
         page.line(
-            page.cell(f"  {name}", self._name_width),
+            page.cell(f"  {name}", name_width),
             page.cell(self._clock.length(part_ns), 12, right=True),
-            page.cell(f"{share:.0%}", 6, right=True),
+            page.cell("" if self._clock.ordered else f"{share:.0%}", 6, right=True),
             "  ",
             (page.bar(0, min(1.0, share), min(_MAX_BAR, width)), style),
         )
@@ -574,7 +577,7 @@ def _state_name(kept: Kept) -> str:
 def _fill_groups(downtime: Downtime) -> list[tuple[tuple[int, str], tuple[int, int]]]:
     """(side, what) -> (how many, nanoseconds within the downtime), the largest first."""
     found: dict[tuple[int, str], tuple[int, int]] = {}
-    for kept in downtime.fills.values():
+    for kept in downtime.fills:
         key = (kept.side, f"{kept.span.name}{_of(kept)}")
         count, within_ns = found.get(key, (0, 0))
         found[key] = (count + 1, within_ns + downtime.within_ns(kept))

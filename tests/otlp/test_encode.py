@@ -39,7 +39,8 @@ EVENTS = Metric("qemu.trace.events", "sum", "{event}", "Trace events.", SCOPE, m
 
 INT64 = st.sampled_from([0, 1, -1, 127, 128, 16383, 16384, 2**31, 2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**64, -(2**63) - 1])
 integers = INT64 | st.integers(-(2**80), 2**80)
-doubles = st.floats() | st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf])
+# JSON has but one NaN.
+doubles = st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf])
 # Every code point is allowed, surrogates too.
 texts = st.text(st.characters(codec=None), max_size=300) | st.sampled_from(
     ["", "\ud800", "a\udfffb", "\U0001f600", "\0", '"\\\n']

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -16,7 +18,7 @@ from otelbridge.errors import SpoolError
 from otelbridge.otlp.outbox import APPLICATION_ID, DATABASE, Outbox
 from otelbridge.records import Request
 
-COLLECTOR = "http/protobuf http://collector:4318/v1/traces"
+COLLECTOR = "http://collector:4318/v1/traces"
 NOBODY = 65534
 
 
@@ -26,21 +28,17 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
         yield opened
 
 
-@pytest.fixture
-def powerless(tmp_path: Path) -> Iterator[None]:
+@contextmanager
+def powerless() -> Iterator[None]:
     """File modes bind root only while it acts as somebody else."""
-    if os.geteuid() != 0:
-        yield
-        return
-    home = tmp_path
-    while home.stat().st_uid == 0 and home.stat().st_mode & 0o7 == 0:
-        home.chmod(0o755)
-        home = home.parent
-    os.seteuid(NOBODY)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(NOBODY)
     try:
         yield
     finally:
-        os.seteuid(0)
+        if was_root:
+            os.seteuid(0)
 
 
 def trace(body: bytes, items: int = 1) -> Request:
@@ -58,8 +56,8 @@ def change(folder: Path, statement: str, *values: object) -> None:
 def test_requests_come_back_as_they_were_put_and_in_that_order(outbox: Outbox) -> None:
     first, second = Request("traces", bytes(range(256)), 7), Request("metrics", b"", 0)
     outbox.put(COLLECTOR, first)
-    outbox.put("grpc https://é:4317", second)
-    assert [(k.destination, k.request) for k in outbox.pending()] == [(COLLECTOR, first), ("grpc https://é:4317", second)]
+    outbox.put("grpcs://é:4317", second)
+    assert [(k.destination, k.request) for k in outbox.pending()] == [(COLLECTOR, first), ("grpcs://é:4317", second)]
 
 
 def test_a_closed_outbox_opened_again_still_holds_everything(tmp_path: Path) -> None:
@@ -113,6 +111,23 @@ def test_a_refused_request_is_kept_apart_with_the_servers_words(outbox: Outbox) 
 def test_a_request_that_is_not_there_cannot_be_moved(outbox: Outbox) -> None:
     with pytest.raises(SpoolError, match=r"request 12 is not there .* rejected: 404"):
         outbox.move_to_rejected(12, "404")
+
+
+def test_what_is_left_of_a_request_stays_in_its_place_and_the_limit_still_holds(tmp_path: Path) -> None:
+    with Outbox(tmp_path, limit_bytes=10) as outbox:
+        outbox.put_many([(COLLECTOR, trace(b"abcdef", 6)), (COLLECTOR, trace(b"g"))])
+        first, _ = outbox.pending()
+        outbox.keep_rest(first.id, trace(b"cd", 2), (trace(b"ef", 2), "too large"))
+        assert [k.request for k in outbox.pending()] == [trace(b"cd", 2), trace(b"g")]
+        assert [(k.destination, k.request, why) for k, why in outbox.rejected()] == [(COLLECTOR, trace(b"ef", 2), "too large")]
+        with pytest.raises(SpoolError, match="spool is full"):
+            outbox.put(COLLECTOR, trace(b"123456"))
+        outbox.put(COLLECTOR, trace(b"12345"))
+        outbox.keep_rest(first.id, None)
+        assert [k.request.body for k in outbox.pending()] == [b"g", b"12345"]
+        with pytest.raises(SpoolError, match="request 1 is not there"):
+            outbox.keep_rest(first.id, None)
+        assert outbox.verify() == []
 
 
 def test_counts_tell_pending_from_rejected(outbox: Outbox) -> None:
@@ -191,7 +206,7 @@ except SpoolError as error:
     [
         "UPDATE requests SET body = CAST('lost' AS BLOB) WHERE id = 2",
         "UPDATE requests SET body = CAST(x'6F6E' AS BLOB) WHERE id = 2",
-        "UPDATE requests SET destination = 'grpc http://elsewhere:4317' WHERE id = 2",
+        "UPDATE requests SET destination = 'grpc://elsewhere:4317' WHERE id = 2",
         "UPDATE requests SET destination = CAST(x'FF' AS TEXT) WHERE id = 2",
         "UPDATE requests SET signal = 'metrics' WHERE id = 2",
         "UPDATE requests SET items = items + 1 WHERE id = 2",
@@ -311,21 +326,35 @@ def test_an_empty_file_left_by_a_crash_becomes_an_outbox(tmp_path: Path) -> None
         assert outbox.verify() == []
 
 
-@pytest.mark.usefixtures("powerless")
 def test_a_folder_that_may_not_be_made_is_said() -> None:
-    with pytest.raises(SpoolError, match=r"/otelbridge-spool: the folder of the spool cannot be made: "):
+    with powerless(), pytest.raises(SpoolError, match=r"/otelbridge-spool: the folder of the spool cannot be made: "):
         Outbox(Path("/proc/otelbridge-spool"))
 
 
-def test_a_spool_that_can_only_be_read_is_said(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    folder = tmp_path / "spool"
-    with Outbox(folder) as outbox:
-        outbox.put(COLLECTOR, trace(b"one"))
-    folder.chmod(0o555)
-    (folder / DATABASE).chmod(0o444)
-    request.getfixturevalue("powerless")
-    with pytest.raises(SpoolError, match=r"spool: the spool cannot be written\. Give this user the right"):
-        Outbox.existing(folder)
+def test_a_spool_that_can_only_be_read_is_said() -> None:
+    # Not under pytest's own folders, which shut everybody else out.
+    with TemporaryDirectory() as place:
+        Path(place).chmod(0o711)
+        folder = Path(place) / "spool"
+        with Outbox(folder) as outbox:
+            outbox.put(COLLECTOR, trace(b"one"))
+        (folder / DATABASE).chmod(0o444)
+        folder.chmod(0o555)
+        with powerless(), pytest.raises(SpoolError, match=r"spool: the spool cannot be written\. Give this user the right"):
+            Outbox.existing(folder)
+        folder.chmod(0o755)
+        with powerless(), pytest.raises(SpoolError, match=r"the spool cannot be written\. Give this user the right"):
+            Outbox.existing(folder)
+
+
+def test_a_spool_of_somebody_else_is_said() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as two users")
+    with TemporaryDirectory() as place:
+        Path(place).chmod(0o711)
+        Outbox(Path(place) / "spool").close()
+        with powerless(), pytest.raises(SpoolError, match=r"outbox\.db: cannot be opened: Permission denied"):
+            Outbox.existing(Path(place) / "spool")
 
 
 def test_the_file_says_what_it_is_and_keeps_its_promise_of_durability(outbox: Outbox) -> None:

@@ -89,7 +89,7 @@ def state(name: str, start_ms: float, end_ms: float, **more: Any) -> FinishedSpa
 
 
 def section(start_ms: float, end_ms: float, name: str, number: int = 2, **more: Any) -> FinishedSpan:
-    attributes = {"qemu.migration.section": name, "qemu.migration.section.id": number}
+    attributes: dict[str, Value] = {"qemu.migration.section": name, "qemu.migration.section.id": number}
     return span(more.pop("kind_of", "savevm.section"), start_ms, end_ms, attributes, **more)
 
 

@@ -1,0 +1,177 @@
+"""The `tests:` of a mapping file: what they expect, and how it differs from what came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from otelbridge.mapping import language
+from otelbridge.mapping.rules import MappingTest
+from otelbridge.mapping.source import Node
+from otelbridge.records import ERROR, FinishedSpan, Histogram, MetricPoint
+
+_KIND_NAMES = {number: name for name, number in language.KINDS.items()}
+
+
+class _Reader(Protocol):
+    """What the compiler of a file offers: it checks nodes and notes problems."""
+
+    def keys(self, node: Node, section: language.Section, what: str) -> dict[str, Node]: ...
+    def text(self, node: Node, what: str) -> str: ...
+    def items(self, node: Node | None, what: str) -> list[Node]: ...
+    def entries(self, node: Node | None, what: str) -> list[tuple[Node, Node]]: ...
+    def choice(self, node: Node, words: Sequence[str], what: str) -> str | None: ...
+    def duration(self, node: Node) -> int | None: ...
+    def integer(self, node: Node) -> int | None: ...
+    def version(self, node: Node) -> str | None: ...
+
+
+def read_test(reader: _Reader, node: Node, path: str) -> MappingTest | None:
+    """One entry of `tests:`; None where something lacks, which the reader has noted."""
+    keys = reader.keys(node, language.TEST, "a test")
+    if not {"name", "events", "expect"} <= keys.keys():
+        return None
+    expect = reader.keys(keys["expect"], language.EXPECT, "'expect'")
+    wanted: dict[str, object] = {}
+    if "spans" in expect:
+        wanted["spans"] = [_span(reader, one) for one in reader.items(expect["spans"], "'spans'")]
+    if "metrics" in expect:
+        wanted["metrics"] = [_point(reader, one) for one in reader.items(expect["metrics"], "'metrics'")]
+    if "open" in expect:
+        wanted["open"] = reader.integer(expect["open"])
+    return MappingTest(
+        reader.text(keys["name"], "a name"),
+        path,
+        node.location.line,
+        reader.text(keys["events"], "lines of a log"),
+        wanted,
+        reader.version(keys["qemu_version"]) if "qemu_version" in keys else None,
+        reader.choice(keys["role"], ["source", "destination"], "'role'") if "role" in keys else None,
+    )
+
+
+def _span(reader: _Reader, node: Node) -> dict[str, object]:
+    keys = reader.keys(node, language.EXPECTED_SPAN, "an expected span")
+    found: dict[str, object] = {k: reader.text(keys[k], "a text") for k in ("name", "message", "parent") if k in keys}
+    if "duration" in keys:
+        found["duration"] = reader.duration(keys["duration"])
+    if "status" in keys:
+        found["status"] = reader.choice(keys["status"], ["unset", "error"], "'status'")
+    if "kind" in keys:
+        found["kind"] = reader.choice(keys["kind"], list(language.KINDS), "'kind'")
+    if "incomplete" in keys:
+        found["incomplete"] = reader.choice(keys["incomplete"], ["true", "false"], "'incomplete'") == "true"
+    if "events" in keys:
+        found["events"] = [reader.text(one, "an event") for one in reader.items(keys["events"], "'events'")]
+    found["attributes"] = _values(reader, keys.get("attributes"))
+    return found
+
+
+def _point(reader: _Reader, node: Node) -> dict[str, object]:
+    keys = reader.keys(node, language.EXPECTED_METRIC, "an expected point")
+    found: dict[str, object] = {k: reader.text(keys[k], "a text") for k in ("name", "value", "count") if k in keys}
+    if "attributes" in keys:
+        found["attributes"] = _values(reader, keys["attributes"])
+    return found
+
+
+def _values(reader: _Reader, node: Node | None) -> dict[str, str]:
+    return {key.text: reader.text(value, "a value") for key, value in reader.entries(node, "'attributes'")}
+
+
+# --- comparing --------------------------------------------------------------------------------------
+
+
+def differences(
+    test: MappingTest, spans: Sequence[FinishedSpan], scope: str, points: Sequence[MetricPoint], open_spans: int
+) -> list[str]:
+    """How what came differs from what a test expects, a sentence for each difference; empty if it does not.
+
+    Args:
+        test: The test.
+        spans: All spans; those of other scopes are only looked at as parents.
+        scope: The file's scope.
+        points: All points, of each series the last one counts.
+        open_spans: How many spans were open after the last line.
+    """
+    expect: Mapping[str, Any] = test.expect
+    found = []
+    if "spans" in expect:
+        found += _spans_differ(expect["spans"], spans, scope)
+    if expect.get("open") is not None and expect["open"] != open_spans:
+        found.append(f"{expect['open']} spans should be open after the last line, but {open_spans} are")
+    for wanted in expect.get("metrics", ()):
+        found += _point_differs(wanted, points)
+    return found
+
+
+def _spans_differ(expected: Sequence[Mapping[str, Any]], spans: Sequence[FinishedSpan], scope: str) -> list[str]:
+    names = {span.span_id: span.name for span in spans}
+    left = [span for span in spans if span.scope.name == scope]
+    found = []
+    for wanted in expected:
+        same = [span for span in left if span.name == wanted.get("name")]
+        # The one with the fewest differences is meant.
+        ranked = sorted(
+            ((_span_differs(wanted, span, names), place) for place, span in enumerate(same)), key=lambda r: (len(r[0]), r[1])
+        )
+        if not ranked:
+            found.append(f"no span '{wanted.get('name')}' came; there {_listed([s.name for s in left])}")
+            continue
+        wrong, place = ranked[0]
+        left.remove(same[place])
+        found += [f"span '{wanted['name']}': {text}" for text in wrong]
+    found += [f"a span '{span.name}' came that is not expected ({_shown(span)})" for span in left]
+    return found
+
+
+def _span_differs(wanted: Mapping[str, Any], span: FinishedSpan, names: Mapping[bytes, str]) -> list[str]:
+    has = dict(span.attributes)
+    values: dict[str, object] = {
+        "duration": span.end_ns - span.start_ns,
+        "status": "error" if span.status == ERROR else "unset",
+        "message": span.message,
+        "kind": _KIND_NAMES.get(span.kind, str(span.kind)),
+        "parent": names.get(span.parent_id, ""),
+        "incomplete": has.get("otelbridge.incomplete") is True,
+        "events": [event.name for event in span.events],
+    }
+    found = []
+    for key, value in values.items():
+        if key in wanted and wanted[key] != value:
+            expected, came = (f"{v} ns" if key == "duration" else repr(v) for v in (wanted[key], value))
+            found.append(f"{key} should be {expected}, but is {came}")
+    for name, text in wanted.get("attributes", {}).items():
+        if name not in has:
+            found.append(f"the attribute '{name}' should be '{text}', but is not there")
+        elif _as_text(has[name]) != text:
+            found.append(f"the attribute '{name}' should be '{text}', but is '{_as_text(has[name])}'")
+    return found
+
+
+def _point_differs(wanted: Mapping[str, Any], points: Sequence[MetricPoint]) -> list[str]:
+    name, attributes = wanted.get("name"), wanted.get("attributes")
+    same = [p for p in points if p.metric.name == name]
+    if attributes is not None:
+        same = [p for p in same if {k: _as_text(v) for k, v in p.attributes} == attributes]
+    if not same:
+        others = _listed([p.metric.name for p in points])
+        return [f"no point of '{name}' with the attributes {attributes or {}} came; there {others}"]
+    value = same[-1].value
+    number = value.count if isinstance(value, Histogram) else value
+    expected = wanted.get("count") if isinstance(value, Histogram) else wanted.get("value")
+    if expected is not None and float(expected) != float(number):
+        return [f"the metric '{name}' should be {expected}, but is {number}"]
+    return []
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"are only: {', '.join(sorted(set(names)))}" if names else "are none at all"
+
+
+def _shown(span: FinishedSpan) -> str:
+    return f"{span.end_ns - span.start_ns} ns, " + ", ".join(f"{k}={_as_text(v)}" for k, v in span.attributes)

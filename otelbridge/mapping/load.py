@@ -1,0 +1,65 @@
+"""Mapping files from where they lie: those that ship with otelbridge, and the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from otelbridge.catalogue import Catalogue
+from otelbridge.errors import Location, MappingError, Problem, UsageError
+from otelbridge.mapping.compile import File, compile_mappings
+from otelbridge.mapping.rules import Mapping
+from otelbridge.mapping.source import MAX_BYTES
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def shipped_folder() -> Path:
+    """The folder of the shipped mappings: inside the installed package, or beside it in a checkout."""
+    inside = _PACKAGE / "mappings"
+    return inside if inside.is_dir() else _PACKAGE.parent / "mappings"
+
+
+def shipped_files() -> list[File]:
+    """The mappings that ship with otelbridge."""
+    return [File(path.name, path.read_text("utf-8"), shipped=True) for path in sorted(shipped_folder().glob("*.yaml"))]
+
+
+def user_files(paths: Iterable[Path]) -> list[File]:
+    """The user's mapping files; a folder stands for all `.yaml` and `.yml` files in it.
+
+    Raises:
+        UsageError: A file does not exist or cannot be read.
+        MappingError: A file is no text.
+    """
+    found: list[File] = []
+    for path in paths:
+        inside = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(f"The folder '{path}' has no .yaml file in it; name a mapping file.")
+        found += [_read(one) for one in inside]
+    return found
+
+
+def load_with_shipped(paths: Iterable[Path], catalogue: Catalogue) -> Mapping:
+    """The shipped mappings and the user's; a rule of the user takes the place of the shipped one of the same name.
+
+    Raises:
+        UsageError: A file cannot be read.
+        MappingError: Files have problems; all of them.
+    """
+    return compile_mappings([*user_files(paths), *shipped_files()], catalogue)
+
+
+def _read(path: Path) -> File:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"The mapping '{path}' cannot be read: {error.strerror or error}.") from None
+    try:
+        return File(str(path), data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = Problem(Location(str(path), line, 1), "the file is no UTF-8 text", "save it as UTF-8")
+        raise MappingError([problem]) from None

@@ -1,0 +1,192 @@
+"""Mapping files as nodes that know where they stand: YAML, each scalar as it is written, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal
+
+import yaml
+
+from otelbridge.errors import Location, Problem
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 20
+MAX_NODES = 100_000
+"""With what aliases repeat counted again, so that a small file cannot grow into a large one."""
+
+_NULLS = ("", "~", "null")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(slots=True)
+class Node:
+    """A piece of a file. `text` is a scalar as it is written, `quoted` whether in quotes or as a block."""
+
+    kind: Literal["text", "null", "list", "map"]
+    location: Location
+    text: str = ""
+    quoted: bool = False
+    items: list[Node] = field(default_factory=list)
+    entries: list[tuple[Node, Node]] = field(default_factory=list)
+
+    @property
+    def what(self) -> str:
+        """What it is, for messages."""
+        return {"text": f"'{self.text}'", "null": "nothing", "list": "a list", "map": "a table of keys"}[self.kind]
+
+
+class Problems:
+    """Collects what is wrong in one file."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self.found: list[Problem] = []
+        self._lines = text.splitlines()
+
+    def add(self, place: Node | Location, text: str, repair: str = "") -> None:
+        """Note a problem at a node."""
+        location = place.location if isinstance(place, Node) else place
+        line = self._lines[location.line - 1] if location.line <= len(self._lines) else ""
+        self.found.append(Problem(location, text, repair, line))
+
+
+def did_you_mean(word: str, words: Iterator[str] | list[str] | tuple[str, ...]) -> str:
+    """A repair that names the nearest word, or all of them if they are few."""
+    known = list(words)
+    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"one of: {', '.join(known)}" if 0 < len(known) <= 30 else ""  # noqa: PLR2004  # more would fill the screen
+
+
+def parse(text: str, path: str) -> tuple[Node | None, Problems]:
+    """The file's tree, None where it is not YAML or goes beyond the bounds; the problems say why."""
+    problems = Problems(path, text)
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        problems.add(Location(path, 1, 1), f"the file is larger than {MAX_BYTES >> 20} MiB", "split it into several files")
+        return None, problems
+    try:
+        return _tree(text, path, problems), problems
+    except yaml.YAMLError as error:
+        problems.add(_marked(error, path), f"this is not YAML: {_reason(error)}", "check quotes, brackets and indentation")
+    except _BoundError as error:
+        problems.add(error.location, error.text, error.repair)
+    return None, problems
+
+
+class _BoundError(Exception):
+    def __init__(self, location: Location, text: str, repair: str) -> None:
+        self.location, self.text, self.repair = location, text, repair
+
+
+def _tree(text: str, path: str, problems: Problems) -> Node | None:
+    builder = _Builder(path, problems)
+    for event in yaml.parse(text, Loader=_Loader):
+        builder.take(event)
+    return builder.root
+
+
+class _Builder:
+    """Builds nodes from events with a stack of its own: a deep file must not exhaust the interpreter's."""
+
+    def __init__(self, path: str, problems: Problems) -> None:
+        self.root: Node | None = None
+        self._path, self._problems = path, problems
+        self._open: list[Node] = []
+        self._keys: list[Node | None] = []
+        self._anchors: dict[str, Node] = {}
+        self._sizes: dict[str, int] = {}
+        self._nodes = 0
+
+    def take(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.ScalarEvent):
+            location = self._at(event)
+            plain = not event.style
+            if plain and event.value in _NULLS:
+                self._put(Node("null", location), event)
+            else:
+                self._put(Node("text", location, event.value, quoted=not plain), event)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            self._begin(event)
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            self._open.pop()
+            self._keys.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            node = self._anchors.get(event.anchor or "")
+            if node is None:
+                raise _BoundError(self._at(event), f"'*{event.anchor}' refers to no anchor before it", "")
+            self._count(event, _size(node))
+            self._attach(node)
+        elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
+            raise _BoundError(self._at(event), "a second document begins here", "one file is one document; remove '---'")
+
+    def _begin(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+        node = Node("map" if isinstance(event, yaml.MappingStartEvent) else "list", self._at(event))
+        if len(self._open) >= MAX_DEPTH:
+            raise _BoundError(node.location, f"more than {MAX_DEPTH} levels are nested here", "no mapping needs so many")
+        self._put(node, event)
+        self._open.append(node)
+        self._keys.append(None)
+
+    def _put(self, node: Node, event: yaml.ScalarEvent | yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+        if event.tag not in (None, "!") and not str(event.tag).startswith("tag:yaml.org,2002:"):
+            self._problems.add(node, f"the tag '{event.tag}' has no meaning here", "remove it")
+        self._count(event, 1)
+        if event.anchor:
+            self._anchors[event.anchor] = node
+        self._attach(node)
+
+    def _count(self, event: yaml.Event, number: int) -> None:
+        self._nodes += number
+        if self._nodes > MAX_NODES:
+            raise _BoundError(
+                self._at(event), f"the file has more than {MAX_NODES} values", "aliases repeat what they refer to"
+            )
+
+    def _attach(self, node: Node) -> None:
+        if not self._open:
+            self.root = node
+            return
+        holder = self._open[-1]
+        if holder.kind == "list":
+            holder.items.append(node)
+            return
+        key = self._keys[-1]
+        if key is None:
+            self._keys[-1] = node
+            if node.kind not in ("text", "null"):
+                self._problems.add(node, f"{node.what} cannot be a key", "keys are words")
+        else:
+            holder.entries.append((key, node))
+            self._keys[-1] = None
+
+    def _at(self, event: yaml.Event) -> Location:
+        start, end = event.start_mark, event.end_mark
+        if start is None or end is None:
+            return Location(self._path, 1, 1)
+        length = end.column - start.column if end.line == start.line else 1
+        return Location(self._path, start.line + 1, start.column + 1, max(1, length))
+
+
+def _size(node: Node) -> int:
+    total, waiting = 0, [node]
+    while waiting:
+        one = waiting.pop()
+        total += 1
+        waiting += one.items
+        waiting += [part for entry in one.entries for part in entry]
+        if total > MAX_NODES:
+            break
+    return total
+
+
+def _marked(error: yaml.YAMLError, path: str) -> Location:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    return Location(path, mark.line + 1, mark.column + 1) if mark is not None else Location(path, 1, 1)
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+    return ", ".join(str(part) for part in parts if part) or str(error).splitlines()[0]
