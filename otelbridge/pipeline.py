@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping as MappingType, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as MappingType
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from otelbridge import report
-from otelbridge.catalogue import Catalogue, TextDecoder
+from otelbridge.catalogue import Catalogue, TextDecoder, builtin, catalogue_from, resolve_version
 from otelbridge.engine import Engine, Join, LinkIndex, Stream
 from otelbridge.engine.ids import stream_key
 from otelbridge.engine.joins import Seen, join, seen
-from otelbridge.engine.processes import Processes
+from otelbridge.engine.processes import Processes, two_sided
 from otelbridge.errors import FormatError, UsageError
-from otelbridge.mapping import load_with_shipped
-from otelbridge.mapping.rules import Mapping
+from otelbridge.mapping import Mapping, MappingTest, load_with_shipped
+from otelbridge.mapping.cases import differences
 from otelbridge.otlp import Sink
-from otelbridge.readers import FORMATS
-from otelbridge.readers.inputs import TraceInput, find_inputs
+from otelbridge.readers import FORMATS, LogReader
+from otelbridge.readers.detect import detect
+from otelbridge.readers.inputs import TraceInput, group_inputs
 from otelbridge.readers.merge import merged
-from otelbridge.readers.open import Input, open_input
-from otelbridge.records import Attributes, Batch, Outcome, Resource, Signal
+from otelbridge.readers.open import Input, open_input, shown
+from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Outcome, Plan, Resource, Row, Signal
 
 if TYPE_CHECKING:
+    from otelbridge.otlp.outbox import Outbox
     from otelbridge.view import Picture
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+_FIRST_LINE_NS = 1000
+"""With an order but no time, a span's times are its lines' numbers in microseconds."""
+
+# /var/log/libvirt/qemu/web-1.log
+_LIBVIRT = re.compile(r"libvirt/qemu/(?P<domain>[^/]+?)\.log(?:\.\d+)?(?:\.gz|\.xz)?$")
 
 Progress = Callable[[int, int | None], None]
 
@@ -44,9 +54,7 @@ class ConvertOptions:
     catalogue: Path | None = None
     qemu_version: str | None = None
     to: tuple[str, ...] = ()
-    accounting: Path | None = None
     assume_start_ns: int | None = None
-    clock: Path | None = None
     give_up_s: float = 30.0
     spool: Path | None = None
 
@@ -62,57 +70,483 @@ class Conversion:
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class _Setup:
     """What all streams of a conversion share."""
 
     options: ConvertOptions
     catalogue: Catalogue
     mapping: Mapping
+    qemu_version: str | None
     environment: Attributes
-
-
-@dataclass(slots=True)
-class Reading:
-    """One input while it is read: a decoder for all of it, an engine for each process in it."""
-
-    trace: TraceInput
-    decoder: TextDecoder
-    new_engine: Callable[[int], Engine]
-    engines: list[Engine] = field(default_factory=list)
-    processes: Processes = field(default_factory=Processes)
-    gaps: list[str] = field(default_factory=list)
-    bytes: int = 0
-
-    def take(self, batch: Batch) -> None:
-        """Hand a batch to the engines of the processes that its rows come from."""
-        while len(self.engines) < max(1, len(self.processes)):
-            self.engines.append(self.new_engine(len(self.engines)))
-        split: list[list] = [[] for _ in self.engines]
-        for row in batch.rows:
-            number = self.processes.of(row)
-            if number == len(split):
-                split.append([])
-                self.engines.append(self.new_engine(number))
-            split[number].append(row)
-        for number, engine in enumerate(self.engines):
-            if number == 0:
-                engine.feed(batch._replace(rows=split[0]))
-            else:
-                engine.feed(Batch(batch.window_ns, split[number], {}, {}, {}, 0, batch.last_ns))
+    notes: list[str]
+    progress: Progress
 
 
 def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Progress) -> Conversion:
     """Read the inputs to their ends and deliver what comes out of them.
 
+    Args:
+        options: What was asked for.
+        env: The environment: `OTEL_*`.
+        progress: Told, after each block, how many bytes of how many were read; None where the size is not known.
+
     Raises:
-        OtelbridgeError: Nothing was converted; what was found, and what to do.
+        OtelbridgeError: Nothing, or not everything, was converted; what was found, and what to do.
     """
-    setup, notes = _set_up(options, env)
-    traces = _inputs(options, setup)
-    sinks, picture = _sinks(options, env, traces)
-    try:
-        joins = _survey(setup, traces) if len(traces) > 1 else {}
-        reports = [_read(setup, trace, joins, sinks, progress) for trace in traces]
-    finally:
+    setup = _set_up(options, env, progress)
+    traces = _inputs(setup)
+    with ExitStack() as stack:
+        sinks, picture = _sinks(options, env, traces, stack)
+        joins = _survey(setup, traces)
+        reports = [_read(setup, trace, joins, sinks) for trace in traces]
         outcomes = [sink.close() for sink in sinks]
-    return _concluded(options, reports, report.combined(outcomes), notes, picture)
+    if not any(r.account.events for r in reports):
+        names = ", ".join(shown(path) for trace in traces for path in trace.paths)
+        raise FormatError(
+            f"There is no trace event of QEMU in {names}. Expected were lines such as "
+            "'19625@1795407950.847563:migrate_set_state new state setup'; run QEMU with -trace 'migrate_*' (and others) and -D FILE."
+        )
+    return _concluded(reports, report.combined(outcomes), setup.notes, picture)
+
+
+def _set_up(options: ConvertOptions, env: MappingType[str, str], progress: Progress) -> _Setup:
+    notes: list[str] = []
+    catalogue = load_catalogue(options.catalogue, notes)
+    version = resolve_version(options.qemu_version) if options.qemu_version else None
+    return _Setup(
+        options, catalogue, load_with_shipped(options.mappings, catalogue), version, _environment(env), notes, progress
+    )
+
+
+def load_catalogue(path: Path | None, notes: list[str]) -> Catalogue:
+    """The built-in catalogue, with the declarations of a file in place of its own; what was skipped in it goes to `notes`.
+
+    Raises:
+        UsageError: The file cannot be read.
+        CatalogueError: It declares nothing.
+    """
+    if path is None:
+        return builtin()
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"The catalogue '{path}' cannot be read: {error.strerror or error}.") from None
+    catalogue, declarations = catalogue_from(text, str(path))
+    if declarations.skipped:
+        first = declarations.skipped[0]
+        notes.append(
+            f"{path}: {len(declarations.specs)} events were read, {len(declarations.skipped)} lines that declare none were skipped, "
+            f"the first in line {first.line}: {first.text[:60]!r}."
+        )
+    return catalogue
+
+
+# --- inputs -----------------------------------------------------------------------------------------
+
+
+def _inputs(setup: _Setup) -> list[TraceInput]:
+    """Which files are to be read as which traces; every file was opened once, so none is missing later."""
+    options = setup.options
+    paths = list(dict.fromkeys([*options.files, *options.sources, *options.destinations]))
+    if not paths:
+        raise UsageError("There is nothing to convert; name the log files, for example: otelbridge convert src.log dst.log")
+    heads = {}
+    for path in paths:
+        opened = open_input(path, again=True)
+        heads[path] = opened.head
+        opened.close()
+        if not opened.head and len(paths) == 1:
+            raise FormatError(f"{shown(path)} is empty, so there is nothing to convert.", path=path)
+        if options.format == "auto" and opened.head:
+            detect(opened.head, path, setup.catalogue.is_event)
+    traces = group_inputs(options.files, options.sources, options.destinations, heads, setup.catalogue.is_event)
+    unstamped = [trace.paths[0] for trace in traces if trace.look.events and trace.look.stamp is None]
+    if unstamped and options.assume_start_ns is None and not _only_console(options):
+        raise UsageError(
+            f"The events of {shown(unstamped[0])} carry no time stamps, so no span of it has a time that could be delivered. Run QEMU "
+            "with '-msg timestamp=on', or give the moment of the first line with --assume-start TIME. Nothing was converted."
+        )
+    return traces
+
+
+def _only_console(options: ConvertOptions) -> bool:
+    return all(to == "console" for to in options.to)
+
+
+def _clock(options: ConvertOptions, trace: TraceInput) -> tuple[int | None, str | None]:
+    """The time of the first line where lines carry none, and the mark that spans get for it."""
+    if trace.look.stamp is not None or not trace.look.events:
+        return options.assume_start_ns, None
+    if options.assume_start_ns is None:
+        return _FIRST_LINE_NS, "none"
+    return options.assume_start_ns, "assumed"
+
+
+# --- resources ----------------------------------------------------------------------------------------
+
+
+def _environment(env: MappingType[str, str]) -> Attributes:
+    """The attributes of OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME."""
+    found: dict[str, str] = {}
+    for part in filter(None, env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"OTEL_RESOURCE_ATTRIBUTES has '{part}', but 'name=value,name=value' is expected.")
+        found[key.strip()] = unquote(value.strip())
+    if env.get("OTEL_SERVICE_NAME"):
+        found["service.name"] = env["OTEL_SERVICE_NAME"]
+    return tuple(found.items())
+
+
+def _resource(trace: TraceInput, key: bytes, environment: Attributes) -> Resource:
+    attributes: dict[str, Any] = {"service.name": "qemu", "service.instance.id": key.hex(), "log.file.name": trace.name}
+    domain = _LIBVIRT.search(trace.paths[0])
+    if domain is not None:
+        attributes["qemu.domain.name"] = domain["domain"]
+    attributes.update(environment)
+    return Resource(tuple(attributes.items()), SCHEMA_URL)
+
+
+# --- sinks --------------------------------------------------------------------------------------------
+
+
+def _sinks(
+    options: ConvertOptions, env: MappingType[str, str], traces: Sequence[TraceInput], stack: ExitStack
+) -> tuple[list[Sink], Picture | None]:
+    """The places that it goes to. With none named it is the environment's endpoint, else the terminal."""
+    from otelbridge.otlp.settings import configured  # noqa: PLC0415  # delivery is not needed for a picture's start
+
+    spool: Outbox | None = None
+    if options.spool is not None:
+        from otelbridge.otlp.outbox import Outbox as Box  # noqa: PLC0415  # only with --spool
+
+        spool = stack.enter_context(Box(options.spool))
+    if not options.to and configured(env) and all(t.look.stamp or options.assume_start_ns is not None for t in traces):
+        return [_otlp(None, options, env, spool)], None
+    sinks: list[Sink] = []
+    picture: Picture | None = None
+    for to in dict.fromkeys(options.to or ("console",)):
+        if to == "console":
+            from otelbridge.view import Picture as Drawn  # noqa: PLC0415  # only for a picture
+
+            picture = Drawn()
+            sinks.append(picture)
+        else:
+            sinks.append(_sink(to, options, env, spool))
+    return sinks, picture
+
+
+def _sink(to: str, options: ConvertOptions, env: MappingType[str, str], spool: Outbox | None) -> Sink:
+    kind, colon, rest = to.partition(":")
+    if kind == "file" and colon and rest:
+        from otelbridge.otlp.file import FileSink  # noqa: PLC0415  # each kind of sink is imported when it is asked for
+
+        return FileSink(Path(rest))
+    if kind == "sdk" and colon and rest:
+        from otelbridge.otlp.sdk import SdkSink  # noqa: PLC0415
+
+        return SdkSink(rest, env)
+    if kind in ("http", "https", "grpc", "grpcs") and rest.startswith("//"):
+        return _otlp(to, options, env, spool)
+    raise UsageError(
+        f"--to '{to}' is no destination; it should be console, file:DIR, http://…, https://…, grpc://…, grpcs://… or sdk:NAME."
+    )
+
+
+def _otlp(to: str | None, options: ConvertOptions, env: MappingType[str, str], spool: Outbox | None) -> Sink:
+    from otelbridge.otlp.delivery import otlp_sink  # noqa: PLC0415
+
+    return otlp_sink(to, env, give_up_s=options.give_up_s, spool=spool)
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One input while it is read: a decoder for all of it, an engine for each process in it."""
+
+    new_engine: Callable[[int], Engine]
+    engines: list[Engine] = field(default_factory=list)
+    processes: Processes = field(default_factory=Processes)
+
+    def take(self, batch: Batch) -> None:
+        """Hand a batch to the engines of the processes that its rows come from; what was only counted goes to the first."""
+        split: list[list[Row]] = [[]]
+        for row in batch.rows:
+            number = self.processes.of(row)
+            while len(split) <= number:
+                split.append([])
+            split[number].append(row)
+        while len(self.engines) < max(1, len(self.processes), len(split)):
+            self.engines.append(self.new_engine(len(self.engines)))
+        self.engines[0].feed(batch._replace(rows=split[0]))
+        for engine, rows in zip(self.engines[1:], [*split[1:], *([] for _ in self.engines)], strict=False):
+            engine.feed(Batch(batch.window_ns, rows, {}, {}, {}, 0, batch.last_ns))
+
+    def finish(self) -> None:
+        """The input is at its end."""
+        if not self.engines:
+            self.engines.append(self.new_engine(0))
+        for engine in self.engines:
+            engine.finish()
+
+
+class _Source:
+    """The batches of one trace, from all its files, with progress told."""
+
+    def __init__(self, setup: _Setup, trace: TraceInput, plan: Plan, sums: TextDecoder) -> None:
+        self._setup, self._trace, self._plan, self._sums = setup, trace, plan, sums
+        self.bytes = 0
+        self.gaps: list[str] = []
+
+    def batches(self) -> Iterator[Batch]:
+        """The whole trace from its beginning."""
+        parts = [self._part(path, thread) for path, thread in zip(self._trace.paths, self._trace.threads, strict=True)]
+        return parts[0] if len(parts) == 1 else merged(parts)
+
+    def _part(self, path: str, thread: int | None) -> Iterator[Batch]:
+        setup = self._setup
+        start_ns, _ = _clock(setup.options, self._trace)
+        reader = LogReader(
+            self._plan,
+            setup.catalogue.is_event,
+            self._sums.decode,
+            assume_start_ns=start_ns,
+            thread=thread,
+            numbers_are_threads=setup.qemu_version != "3.1.0",
+        )
+        opened = open_input(path, again=True)
+        try:
+            yield from self._fed(reader, opened)
+        except FormatError as error:
+            raise FormatError(f"{shown(path)}: {error}", path=path, offset=error.offset) from None
+        finally:
+            opened.close()
+
+    def _fed(self, reader: LogReader, opened: Input) -> Iterator[Batch]:
+        for block in opened.blocks():
+            self.bytes += len(block)
+            yield from reader.feed(block)
+            self._setup.progress(opened.position, opened.size)
+        yield from reader.finish()
+        self.gaps += reader.gaps
+        if opened.gap:
+            self.gaps.append(opened.gap)
+
+
+def _decoder(setup: _Setup, trace: TraceInput, wanted: MappingType[str, Sequence[str]]) -> TextDecoder:
+    decoder = TextDecoder(setup.catalogue, wanted, setup.qemu_version)
+    if trace.look.stamp == "number":
+        decoder.limit(None, "10.0.0")
+    elif trace.look.stamp == "iso":
+        decoder.limit("10.1.0", None)
+    else:
+        decoder.limit("6.0.0", None)
+    return decoder
+
+
+def _key(trace: TraceInput, process: int) -> bytes:
+    return stream_key(*trace.identity, str(process))
+
+
+def _survey(setup: _Setup, traces: Sequence[TraceInput]) -> dict[bytes, Join]:
+    """A first look at all inputs for which destination belongs to which source; none where there cannot be two of them."""
+    if len(traces) == 1 and not _two_sided(traces[0]):
+        return {}
+    found: list[Seen] = []
+    mapping = _of_joins(setup.mapping)
+    for number, trace in enumerate(traces):
+        found += _seen(setup, trace, mapping, number * 1000)
+    return join(found)
+
+
+def _two_sided(trace: TraceInput) -> bool:
+    """Whether events of both sides of a migration stand in one trace."""
+    sides: set[str] = set()
+    for path in trace.paths:
+        opened = open_input(path, again=True)
+        for block in opened.blocks():
+            sides |= two_sided(block, sides)
+            if len(sides) > 1:
+                break
+        opened.close()
+    return len(sides) > 1
+
+
+def _of_joins(mapping: Mapping) -> Mapping:
+    """The rules that tell which migrations belong together. Events and arguments keep their places."""
+    targets = {link.rule for rule in mapping.spans for link in rule.links}
+    spans = tuple(replace(r, notes={}, duration=None) for r in mapping.spans if r.links or r.id in targets)
+    machines = tuple(
+        replace(m, notes={}, duration=None, state_duration=None, active=None, completed=None) for m in mapping.machines
+    )
+    return replace(mapping, spans=spans, machines=machines, metrics=())
+
+
+def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> list[Seen]:
+    """The migrations of one input; its processes are streams of their own, numbered from `first`."""
+    decoder = _decoder(setup, trace, mapping.plan.rows)
+    indexes: list[LinkIndex] = []
+    spans: list[list[FinishedSpan]] = []
+    machines = {machine.id for machine in mapping.machines}
+
+    def new_engine(number: int) -> Engine:
+        indexes.append(LinkIndex())
+        spans.append([])
+        stream = Stream(_key(trace, number), trace.role)
+        return Engine(mapping, stream, decoder.decode, lambda: None, decoder.saw, index=indexes[number])
+
+    reading = _Reading(new_engine)
+
+    def collect() -> None:
+        for engine, roots in zip(reading.engines, spans, strict=True):
+            roots += [span for span in engine.take_spans() if span.name in machines]
+            engine.take_points()
+
+    # Which events come as rows decides which processes are seen, so it is the same as in the conversion itself.
+    for batch in _Source(setup, trace, mapping.plan, TextDecoder(setup.catalogue, mapping.plan.sums)).batches():
+        reading.take(batch)
+        collect()
+    reading.finish()
+    collect()
+    return [
+        one
+        for number, (roots, index) in enumerate(zip(spans, indexes, strict=True))
+        for machine in machines
+        for one in seen(first + number, roots, machine, index)
+    ]
+
+
+def _read(setup: _Setup, trace: TraceInput, joins: MappingType[bytes, Join], sinks: Sequence[Sink]) -> report.InputReport:
+    """One input, from its first byte to the sinks."""
+    mapping = setup.mapping
+    decoder = _decoder(setup, trace, mapping.plan.rows)
+    resources: list[Resource] = []
+    roles: list[str] = []
+    machines = {machine.id for machine in mapping.machines}
+    _, clock = _clock(setup.options, trace)
+
+    def new_engine(number: int) -> Engine:
+        key = _key(trace, number)
+        resources.append(_resource(trace, key, setup.environment))
+        stream = Stream(key, trace.role, clock)
+        return Engine(mapping, stream, decoder.decode, lambda: decoder.version_range, decoder.saw, joins)
+
+    reading = _Reading(new_engine)
+
+    def deliver() -> None:
+        for engine, resource in zip(reading.engines, resources, strict=True):
+            spans, points = engine.take_spans(), engine.take_points()
+            roles.extend(_roles(spans, machines))
+            _hand(sinks, resource, spans, points)
+
+    source = _Source(setup, trace, mapping.plan, TextDecoder(setup.catalogue, mapping.plan.sums, setup.qemu_version))
+    for batch in source.batches():
+        reading.take(batch)
+        deliver()
+    open_spans = sum(engine.open for engine in reading.engines)
+    reading.finish()
+    deliver()
+    _note(setup.notes, trace, reading)
+    return report.InputReport(
+        paths=trace.paths,
+        format=next(iter(FORMATS)) if setup.options.format == "auto" else setup.options.format,
+        role=trace.role or next(iter(roles), None),
+        bytes=source.bytes,
+        account=report.summed([engine.accounting for engine in reading.engines]),
+        points_made=sum(engine.points_made for engine in reading.engines),
+        open=open_spans,
+        qemu_version=decoder.version_range,
+        processes=len(reading.engines),
+        gaps=tuple(source.gaps),
+        timed=clock != "none",
+    )
+
+
+def _roles(spans: Sequence[FinishedSpan], machines: set[str]) -> list[str]:
+    return [str(v) for span in spans if span.name in machines for k, v in span.attributes if k == "qemu.migration.role"]
+
+
+def _hand(sinks: Sequence[Sink], resource: Resource, spans: Sequence[FinishedSpan], points: Sequence[MetricPoint]) -> None:
+    for sink in sinks:
+        if spans:
+            sink.spans(resource, spans)
+        if points:
+            sink.points(resource, points)
+
+
+def _note(notes: list[str], trace: TraceInput, reading: _Reading) -> None:
+    """What the user should know of an input beside its losses."""
+    name = trace.paths[0]
+    if late := sum(engine.late for engine in reading.engines):
+        notes.append(
+            f"{name}: {late} events stand more than 50 ms too late in the file; they were taken as early as their place allows."
+        )
+    for metric in sorted({metric for engine in reading.engines for metric in engine.overflowed}):
+        notes.append(f"{name}: the metric {metric} has too many series; the rest is in one with otel.metric.overflow=true.")
+    if len(reading.engines) > 1:
+        notes.append(
+            f"{name}: {len(reading.engines)} processes seem to have written into it; which thread is whose is a guess."
+        )
+
+
+# --- conclusion -----------------------------------------------------------------------------------------
+
+
+def _concluded(
+    reports: Sequence[report.InputReport], outcomes: MappingType[Signal, Outcome], notes: Sequence[str], picture: Picture | None
+) -> Conversion:
+    refused = [reason for outcome in outcomes.values() for reason in outcome.reasons]
+    empty = [f"{r.paths[0]}: there is no trace event in it" for r in reports if not r.account.events]
+    document = report.accounting(reports, outcomes, [*empty, *refused])
+    rejected = any(outcome.rejected for outcome in outcomes.values())
+    code = 5 if rejected else 7 if report.losses(reports) or empty else 0
+    return Conversion(document, code, tuple(notes), picture)
+
+
+# --- mapping files ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """What came of one test of a mapping file; `differences` is empty if it is as expected."""
+
+    test: MappingTest
+    differences: tuple[str, ...]
+
+
+def run_mapping_tests(mapping: Mapping, catalogue: Catalogue, paths: Sequence[str]) -> list[CaseResult]:
+    """Run the `tests:` of these files, through the real reader and engine with all rules."""
+    return [CaseResult(test, tuple(_tested(mapping, catalogue, test))) for test in mapping.tests if test.path in paths]
+
+
+def _tested(mapping: Mapping, catalogue: Catalogue, test: MappingTest) -> list[str]:
+    decoder = TextDecoder(catalogue, mapping.plan.rows, test.qemu_version)
+    sums = TextDecoder(catalogue, mapping.plan.sums, test.qemu_version)
+    reader = LogReader(mapping.plan, catalogue.is_event, sums.decode)
+    engine = Engine(
+        mapping, Stream(stream_key(test.name), test.role), decoder.decode, lambda: decoder.version_range, decoder.saw
+    )
+    text = test.events if test.events.endswith("\n") else test.events + "\n"
+    try:
+        for batch in (*reader.feed(text.encode("utf-8", "surrogateescape")), *reader.finish()):
+            engine.feed(batch)
+    except FormatError as error:
+        return [str(error)]
+    engine.settle()
+    open_spans = engine.open
+    engine.finish()
+    wrong = [
+        f"{engine.accounting.buckets[bucket]} lines are {bucket}"
+        for bucket in ("malformed", "torn")
+        if engine.accounting.buckets[bucket]
+    ]
+    return wrong + differences(test, engine.take_spans(), _scope_of(mapping, test.path), engine.take_points(), open_spans)
+
+
+def _scope_of(mapping: Mapping, path: str) -> str:
+    scopes = [rule.scope.name for rule in mapping.spans if rule.path == path]
+    scopes += [rule.scope.name for rule in mapping.machines if rule.path == path]
+    scopes += [rule.metric.scope.name for rule in mapping.metrics if rule.path == path]
+    return scopes[0] if scopes else ""

@@ -26,8 +26,8 @@ _PIECE = re.compile(
 _ESCAPE = re.compile(r"\\([\"'\\?abfnrtv]|[0-7]{1,3}|x[0-9a-fA-F]+)")
 _ARGUMENT = re.compile(r"(?P<ctype>.*?[\s*])(?P<name>[A-Za-z_]\w*)$")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
-#    42  migrate_set_state(…       173:migrate_set_state(…       │ migrate_set_state(…       > migrate_set_state(…
-_MARGIN = re.compile(r"^[\s>+|│]*(?:\d+(?:[\s:|│]+|$))?[\s>+|│]*")
+#    42  migrate_set_state(…       migration/trace-events:173:migrate_set_state(…       │ migrate_set_state(…       > migrate_set_state(…
+_MARGIN = re.compile(r"^[\s>+|│]*(?:[\w./-]*trace-events[\w.-]*:)?(?:\d+(?:[\s:|│]+|$))?[\s>+|│]*")
 _ADDRESS = "%016lx"
 _LENGTH = {"8": "hh", "16": "h", "32": "", "64": "l", "PTR": "l", "MAX": "j"}
 _SIMPLE_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
@@ -61,7 +61,9 @@ def parse_trace_events(text: str, path: str) -> Declarations:
     Raises:
         CatalogueError: Not one declaration is in the text.
     """
-    lines = [_clean(line) for line in text.splitlines()]
+    raw = [_plain(line) for line in text.splitlines()]
+    lines = [_clean(line) for line in raw]
+    edge = _edge(raw, lines)
     specs: list[EventSpec] = []
     skipped: list[Skipped] = []
     number = 0
@@ -70,7 +72,7 @@ def parse_trace_events(text: str, path: str) -> Declarations:
         if not line or line.startswith("#"):
             number += 1
             continue
-        found, used = _declared(lines, number)
+        found, used = _declared(raw if edge else lines, number, "" if edge else " ")
         if found:
             specs += found
         else:
@@ -89,11 +91,24 @@ def parse_trace_events(text: str, path: str) -> Declarations:
     return Declarations(tuple(specs), tuple(skipped))
 
 
-def _clean(line: str) -> str:
-    """The line without what a terminal or a page put around it."""
-    line = _ANSI.sub("", line).replace("\u00a0", " ")
+def _plain(line: str) -> str:
+    """The line without colours and entities."""
+    line = _ANSI.sub("", line)
     if "&" in line:
         line = html.unescape(line)
+    return line.replace("\u00a0", " ")
+
+
+def _edge(raw: list[str], lines: list[str]) -> bool:
+    """Whether lines are broken at the edge of a terminal, in the middle of words: then all broken ones are equally long."""
+    lengths = [
+        len(line) for line, bare in zip(raw, lines, strict=True) if _OPENING.match(bare) and not _DECLARATION.fullmatch(bare)
+    ]
+    return len(lengths) > 1 and max(lengths) - min(lengths) <= 1
+
+
+def _clean(line: str) -> str:
+    """The line without what a page or a listing put around it."""
     stripped = line.strip()
     if stripped.startswith("#"):
         return stripped

@@ -54,6 +54,7 @@ class Engine:
         stream: Whose events these are.
         decode: Gives the arguments of an event in the order of the Plan; None where no declaration fits the text.
         qemu_version: Gives the range of versions as deduced so far.
+        saw: Told of each event when it first comes, so that versions that do not have it are out.
         joins: For migrations that belong into another host's trace, by the root span id that they have here.
         index: Filled for links between hosts, if given.
     """
@@ -64,12 +65,15 @@ class Engine:
         stream: Stream,
         decode: Decode,
         qemu_version: Callable[[], str | None],
+        saw: Callable[[str], None],
         joins: MappingType[bytes, Join] | None = None,
         index: LinkIndex | None = None,
     ) -> None:
         self.accounting = Accounting()
         self.points: list[MetricPoint] = []
-        self._mapping, self._decode = mapping, decode
+        self._mapping, self._decode, self._saw = mapping, decode, saw
+        self._new: list[str] = []
+        """Counted events that came for the first time; told when their window ends, so that no cut of the input matters."""
         self._order = Order()
         self._series = SeriesTable()
         self._window: int | None = None
@@ -134,9 +138,14 @@ class Engine:
         if self._window is not None and window_ns > self._window:
             self._close_window(window_ns)
 
+    def settle(self) -> None:
+        """Handle the events that still wait to be put in order; nothing earlier will come."""
+        self._handle(self._order.rest())
+
     def finish(self) -> None:
         """End the stream: what is still open goes out as incomplete, ended at the last time seen."""
-        self._handle(self._order.rest())
+        self.settle()
+        self._tell_new()
         last_ns = self.accounting.last_ns or 0
         self._pairs.finish(last_ns)
         self._machines.finish(last_ns)
@@ -154,8 +163,14 @@ class Engine:
         """Event time has passed into another window: points go out, and what waited too long is given up."""
         self.points += self._series.points((self._window or 0) + WINDOW_NS)
         self._window = window_ns
+        self._tell_new()
         self._pairs.time_out(window_ns)
         self._outlet.expire(window_ns)
+
+    def _tell_new(self) -> None:
+        for event in sorted(self._new):
+            self._saw(event)
+        self._new.clear()
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -167,6 +182,8 @@ class Engine:
             self._close_window(item.window_ns)
         for event, number in item.counts.items():
             self._series.add(_EVENTS, (("qemu.event", event),), number, _EVENTS_LIMIT)
+            if event not in self.accounting.events:
+                self._new.append(event)
             self.accounting.events[event] += number
             rules = self._counted.get(event, ())
             self.accounting.buckets["counted" if rules else "unmapped"] += number
@@ -181,6 +198,8 @@ class Engine:
         account = self.accounting
         if account.first_ns is None or time_ns < account.first_ns:
             account.first_ns = time_ns
+        if row.event not in account.events:
+            self._saw(row.event)
         account.events[row.event] += 1
         self._series.add(_EVENTS, (("qemu.event", row.event),), 1, _EVENTS_LIMIT)
         handler = self._handlers.get(row.event)
@@ -249,6 +268,7 @@ class Engine:
             "order": self._order.snapshot(),
             "series": self._series.snapshot(),
             "window": self._window,
+            "new": self._new,
             "rules": self._pairs.snapshot(saver),
             "machines": self._machines.snapshot(saver),
             "unsettled": self._outlet.snapshot(saver),
@@ -262,7 +282,7 @@ class Engine:
         loader = Loader(state["traces"], state["roots"])
         self._order.restore(state["order"])
         self._series.restore(state["series"], {metric.name: metric for metric in _metrics(self._mapping)})
-        self._window = state["window"]
+        self._window, self._new = state["window"], list(state["new"])
         self._pairs.restore(state["rules"], loader)
         self._machines.restore(state["machines"], loader)
         self._outlet.restore(state["unsettled"], loader)

@@ -24,9 +24,19 @@ _MAIN = {
     "migration_set_outgoing_channel": "source",
 }
 _SETUP = ("migrate_set_state", b"new state setup")
-_SOURCE = ("savevm_", "migration_thread_", "migration_bitmap_", "migration_rate_", "migrate_pending", "migrate_transferred",
-           "multifd_send", "source_return_path", "ram_save", "migration_completion", "open_return_path", "vmstate_save")  # fmt: skip
+_SOURCE = (
+    "savevm_", "migration_thread_", "migration_bitmap_", "migration_rate_", "migrate_pending", "migrate_transferred",
+    "multifd_send", "source_return_path", "ram_save", "migration_completion", "open_return_path", "vmstate_save",
+)  # fmt: skip
 _DESTINATION = ("loadvm_", "qemu_loadvm", "multifd_recv", "postcopy_ram_", "postcopy_place", "ram_load", "vmstate_load")
+
+
+_MARKS = {"source": b"savevm_state_setup", "destination": b"loadvm_state_setup"}
+
+
+def two_sided(block: bytes, known: set[str]) -> set[str]:
+    """The sides of a migration whose setup is traced in a block of text, without those known already: a quick look."""
+    return {side for side, mark in _MARKS.items() if side not in known and mark in block}
 
 
 def side(event: str) -> str | None:

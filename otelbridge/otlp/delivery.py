@@ -11,8 +11,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, assert_never
 
@@ -218,14 +217,16 @@ class Destination:
             since_s: When the request that waits was first tried, on the monotonic clock.
             verdict: The last answer.
         """
-        end_s = time.monotonic() + wait_s
+        tried_s = time.monotonic()
+        end_s = tried_s + wait_s
         while not self._given_up.is_set():
             # Read anew each time: a request of another thread may have been accepted.
             deadline_s = max(since_s, self._accepted_s) + self._give_up_s
             now_s = time.monotonic()
-            if now_s >= deadline_s:
+            # There is a last attempt at the deadline, unless the destination forbade it.
+            if tried_s >= deadline_s or (now_s >= deadline_s and self._not_before_s > now_s):
                 self.give_up(f"took nothing for {self._give_up_s:g} s (last: {verdict.reason})")
-            elif now_s >= end_s:
+            elif now_s >= min(end_s, deadline_s):
                 return
             else:
                 self._given_up.wait(min(end_s - now_s, deadline_s - now_s, _NAP_S))
@@ -324,29 +325,33 @@ class OtlpSink:
         It takes at most `give_up_s` and one attempt's time-out without progress. An interrupt ends it within seconds; what
         was not under way is spooled then.
         """
-        self._put(self._builder.flush())
-        with self._giving_up_on_interrupt():
-            for destination in self._destinations.values():
+        destinations = self._destinations.values()
+        try:
+            self._put(self._builder.flush())
+            for destination in destinations:
                 destination.finish()
             return {signal: destination.close() for signal, destination in self._destinations.items()}
-
-    def _put(self, requests: Sequence[Request]) -> None:
-        with self._giving_up_on_interrupt():
-            for request in requests:
-                self._destinations[request.signal].put(request)
-
-    @contextmanager
-    def _giving_up_on_interrupt(self) -> Iterator[None]:
-        try:
-            yield
         except KeyboardInterrupt:
+            self._give_up()
             deadline_s = time.monotonic() + _ABANDON_S
-            for destination in self._destinations.values():
-                destination.give_up("was given up because of the interrupt")
+            for destination in destinations:
                 destination.finish()
-            for destination in self._destinations.values():
+            for destination in destinations:
                 destination.join(deadline_s)
             raise
+
+    def _put(self, requests: Sequence[Request]) -> None:
+        try:
+            for request in requests:
+                self._destinations[request.signal].put(request)
+        except KeyboardInterrupt:
+            # Whoever interrupts does not want `close` to go on trying either.
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        for destination in self._destinations.values():
+            destination.give_up("was given up because of the interrupt")
 
 
 def otlp_sink(to: str | None, env: Mapping[str, str], *, give_up_s: float, spool: Outbox | None) -> OtlpSink:

@@ -356,15 +356,22 @@ def test_nobody_listens(scheme: str) -> None:
     assert "refused" in verdict.reason
 
 
-def test_netrc_and_proxies_do_not_interfere(
-    receiver: Receiver, tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
+def test_proxies_of_the_environment_are_not_for_loopback(to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    assert send_once(to) == Accepted()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - a name of this host that is not loopback
+def test_netrc_does_not_replace_the_authorization(
+    receiver: Receiver, tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("default login someone password else\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    for name in ("http_proxy", "HTTP_PROXY", "grpc_proxy"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("no_proxy", "*")
+    to = receiver.http_url.replace("localhost", host)
     assert send_once(to, env={E + "HEADERS": "authorization=Bearer%20x"}) == Accepted()
     assert receiver.headers[0]["authorization"] == "Bearer x"
 
@@ -532,6 +539,16 @@ def test_any_acceptance_starts_the_patience_anew(receiver: Receiver) -> None:
     assert time.monotonic() - begin > 1.5
 
 
+def test_there_is_a_last_attempt_when_the_patience_ends(receiver: Receiver, to: str) -> None:
+    """However long the backoff would wait: the destination may be back by then."""
+    receiver.script("traces", [UNAVAILABLE])
+    endpoint = endpoints(to, {})["traces"]
+    slow = Backoff(initial_s=1e6, longest_s=1e6)
+    destination = Destination("traces", endpoint, sender_for(endpoint), give_up_s=0.3, spool=None, backoff=slow)
+    destination.put(trace_request(5))
+    assert destination.close() == Outcome(delivered=5)
+
+
 def test_a_wait_beyond_the_patience_is_not_waited_for(receiver: Receiver) -> None:
     receiver.script("traces", [Answer(status=503, retry_after="99999999999999999999")] * 50)
     begin = time.monotonic()
@@ -589,6 +606,41 @@ def test_a_slow_destination_holds_back_its_producer() -> None:
     gate.opened.set()
     thread.join()
     assert destination.close() == Outcome(delivered=200)
+
+
+class Fussy(Gate):
+    """Puts off one request for a second and takes one of the others every 50 ms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin_s, self.lock = time.monotonic(), threading.Lock()
+
+    def send(self, request: Request) -> Verdict:
+        if request.items == 7 and time.monotonic() < self.begin_s + 1.0:
+            return Retry("not now")
+        with self.lock:
+            time.sleep(0.05)
+        return Accepted()
+
+
+def test_requests_that_are_accepted_keep_up_the_patience_for_another() -> None:
+    destination = Destination("traces", endpoints(None, {})["traces"], Fussy(), give_up_s=0.4, spool=None, backoff=QUICK)
+    for request in [trace_request(7), *trace_requests(30)]:
+        destination.put(request)
+    assert destination.close() == Outcome(delivered=157)
+
+
+class OnceBusy(Gate):
+    def send(self, request: Request) -> Verdict:
+        self.sent += request.items
+        return Retry("busy") if self.sent == request.items else Accepted()
+
+
+def test_time_without_anything_to_send_does_not_wear_out_the_patience() -> None:
+    destination = Destination("metrics", endpoints(None, {})["metrics"], OnceBusy(), give_up_s=0.2, spool=None, backoff=QUICK)
+    time.sleep(0.3)
+    destination.put(metric_request(1))
+    assert destination.close() == Outcome(delivered=1)
 
 
 class Broken(Gate):
@@ -695,3 +747,22 @@ def test_an_interrupt_ends_the_waiting_and_spools(scheme: str, tmp_path: Path) -
         assert "Traceback" not in process.stderr.read()
     with Outbox(tmp_path) as spool:
         assert [k.request.items for k in spool.pending()] == [1]
+
+
+def test_an_interrupt_of_a_waiting_producer_lets_close_end_soon(tmp_path: Path) -> None:
+    """The destination accepts connections and says nothing; all that was handed in is in the spool."""
+    main = threading.get_ident()
+    with Outbox(tmp_path) as spool, socket.create_server(("127.0.0.1", 0)) as deaf:
+        to = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        sink = OtlpSink(endpoints(to, {E + "TIMEOUT": "300"}), give_up_s=60, spool=spool)
+        timer = threading.Timer(0.2, signals.pthread_kill, (main, signals.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            sink._put(trace_requests(200))
+        begin = time.monotonic()
+        outcome = sink.close()["traces"]
+        assert time.monotonic() - begin < 5
+        kept = sum(k.request.items for k in spool.pending())
+        timer.join()
+    assert kept >= 5 * QUEUE_REQUESTS
+    assert outcome == Outcome(spooled=kept)
