@@ -21,7 +21,7 @@ _CONVERSION = re.compile(
     r"%(?:(?P<percent>%)|(?P<flags>[-+ #0]*)(?P<width>\d*)(?:\.\d*)?(?:hh|h|ll|l|j|z|t|L|q)?(?P<letter>[diouxXpscfFeEgGaA]))"
 )
 _DECIMAL, _HEX, _OCTAL = rb"-?\d{1,20}", rb"[0-9a-fA-F]{1,16}", rb"[0-7]{1,22}"
-_FLOAT = rb"[-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|inf|nan)"
+_FLOAT = rb"[-+ ]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|(?i:inf|nan))"
 
 # `cpu/cpu/poll_control_msr` is the subsection `cpu/poll_control_msr` of `cpu`: here the first %s ends as early as it can.
 _FIRST_SHORTEST = frozenset({"vmstate_subsection_save_loop"})
@@ -30,7 +30,11 @@ _SIZES = {
     "bool": 1, "char": 8, "signed char": 8, "unsigned char": 8, "uint8_t": 8, "int8_t": 8, "uint16_t": 16, "int16_t": 16,
     "unsigned short": 16, "short": 16, "int": 32, "unsigned": 32, "unsigned int": 32, "uint32_t": 32, "int32_t": 32,
 }  # fmt: skip
-_UNSIGNED = re.compile(r"unsigned|uint|size_t|hwaddr|ram_addr_t|uintptr|dma_addr_t|vaddr|bool|\*")
+_UNSIGNED = re.compile(r"unsigned|uint|\bsize_t|hwaddr|ram_addr_t|uintptr|dma_addr_t|vaddr|bool|\*")
+
+
+_MAX_NAMES_BYTES = 1 << 12
+"""Two strings next to each other are names, and short. Looking for the place between them in a long text costs its square."""
 
 
 class Conversion(NamedTuple):
@@ -60,7 +64,7 @@ class TextForm:
     def decoder(self, wanted: Sequence[str]) -> Decoder:
         """A function from the text to the wanted arguments, in that order.
 
-        It gives None for a text that the format cannot have printed. An argument that the declaration does not have is None.
+        It gives None for a text that the format cannot have printed, and for several strings in a text of more than 4 KiB. An argument that the declaration does not have is None.
         """
         return _decoder(self, tuple(wanted))
 
@@ -81,9 +85,10 @@ def text_form(spec: EventSpec) -> TextForm:
         pattern += _group(found, shortest=shortest and not conversions)
         conversions.append(Conversion(found["letter"], argument))
     pattern += _literal(spec.format[place:])
-    kept = len(pattern.rstrip()) - len(rb"\ ".rstrip()) if pattern.endswith(rb"\ ") else len(pattern)
     # Editors, journald and log shippers cut blanks off the end of a line.
-    return TextForm(pattern[:kept] + rb"[ \t]*", tuple(conversions))
+    while pattern.endswith(rb"\ "):
+        pattern = pattern[: -len(rb"\ ")]
+    return TextForm(pattern + rb"[ \t]*", tuple(conversions))
 
 
 def _literal(text: str) -> bytes:
@@ -95,7 +100,7 @@ def _group(found: re.Match[str], *, shortest: bool) -> bytes:
     letter, flags = found["letter"], found["flags"]
     padding = rb" *" if found["width"] and "0" not in flags else b""
     if letter in "diu":
-        value = _DECIMAL
+        value = rb"[+ ]?" + _DECIMAL if "+" in flags or " " in flags else _DECIMAL
     elif letter in "xX":
         value = rb"(?:0[xX])?" + _HEX if "#" in flags else _HEX
     elif letter == "o":
@@ -106,7 +111,8 @@ def _group(found: re.Match[str], *, shortest: bool) -> bytes:
     elif letter == "c":
         value = rb"."
     elif letter == "s":
-        value = rb".*?" if shortest else rb".*"
+        # The blanks that fill up %-8s are not the string's.
+        value = rb".*?" if shortest else rb"(?:.*[^ ])?" if "-" in flags else rb".*"
     else:
         value = _FLOAT
     after = padding if "-" in flags else b""
@@ -168,6 +174,8 @@ def _decoder(form: TextForm, wanted: tuple[str, ...]) -> Decoder:
         else:
             values.append("None")
     tail = "," if len(values) == 1 else ""
-    source = f"lambda raw: ({', '.join(values)}{tail}) if (found := match(raw)) is not None else None"
+    strings = sum(c.letter == "s" for c in form.conversions)
+    short = f"len(raw) <= {_MAX_NAMES_BYTES} and " if strings > 1 else ""
+    source = f"lambda raw: ({', '.join(values)}{tail}) if {short}(found := match(raw)) is not None else None"
     decoder: Decoder = eval(source, names)  # noqa: S307  # the source holds numbers and names from this function alone
     return decoder

@@ -26,7 +26,7 @@ _PIECE = re.compile(
 _ESCAPE = re.compile(r"\\([\"'\\?abfnrtv]|[0-7]{1,3}|x[0-9a-fA-F]+)")
 _ARGUMENT = re.compile(r"(?P<ctype>.*?[\s*])(?P<name>[A-Za-z_]\w*)$")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
-#    42  migrate_set_state(…       migration/trace-events:173:migrate_set_state(…       │ migrate_set_state(…       > migrate_set_state(…
+#    42  migrate_set_state(…    migration/trace-events:173:migrate_set_state(…    │ migrate_set_state(…    > migrate_set_state(…
 _MARGIN = re.compile(r"^[\s>+|│]*(?:[\w./-]*trace-events[\w.-]*:)?(?:\d+(?:[\s:|│]+|$))?[\s>+|│]*")
 _ADDRESS = "%016lx"
 _LENGTH = {"8": "hh", "16": "h", "32": "", "64": "l", "PTR": "l", "MAX": "j"}
@@ -72,7 +72,7 @@ def parse_trace_events(text: str, path: str) -> Declarations:
         if not line or line.startswith("#"):
             number += 1
             continue
-        found, used = _declared(raw if edge else lines, number, "" if edge else " ")
+        found, used = _declared(lines, number, raw if edge else lines, "" if edge else " ")
         if found:
             specs += found
         else:
@@ -100,11 +100,9 @@ def _plain(line: str) -> str:
 
 
 def _edge(raw: list[str], lines: list[str]) -> bool:
-    """Whether lines are broken at the edge of a terminal, in the middle of words: then all broken ones are equally long."""
-    lengths = [
-        len(line) for line, bare in zip(raw, lines, strict=True) if _OPENING.match(bare) and not _DECLARATION.fullmatch(bare)
-    ]
-    return len(lengths) > 1 and max(lengths) - min(lengths) <= 1
+    """Whether the edge of a terminal broke the lines, in mid-word: then those that are broken are the longest of all."""
+    broken = [len(line) for line, bare in zip(raw, lines, strict=True) if _OPENING.match(bare) and not any(_events(bare))]
+    return len(broken) > 1 and max(broken) - min(broken) <= 1 and max(broken) == max(map(len, raw))
 
 
 def _clean(line: str) -> str:
@@ -116,17 +114,24 @@ def _clean(line: str) -> str:
     return bare.strip()
 
 
-def _declared(lines: list[str], number: int) -> tuple[list[EventSpec], int]:
-    """The events declared from this line on, and how many lines they took."""
-    text = lines[number]
-    if not _OPENING.match(text):
-        return list(_events(text)), 1
+def _declared(lines: list[str], number: int, following: list[str], blank: str) -> tuple[list[EventSpec], int]:
+    """The events declared from this line on, and how many lines they took.
+
+    Args:
+        lines: The bare lines.
+        number: Where to begin.
+        following: The lines as they continue a broken one.
+        blank: What stood where it was broken.
+    """
+    if not _OPENING.match(lines[number]):
+        return list(_events(lines[number])), 1
+    text = following[number]
     for used in range(1, _JOINED_LINES + 1):
-        if found := list(_events(text)):
+        if found := list(_events(_clean(text))):
             return found, used
         if number + used >= len(lines) or not lines[number + used] or _OPENING.match(lines[number + used]):
             break
-        text += lines[number + used] if text.endswith(("(", "_")) else " " + lines[number + used]
+        text += following[number + used] if text.endswith(("(", "_")) else blank + following[number + used]
     # The format may be left out: dbus_vmstate_pre_save(void)
     return list(_events(lines[number] + ' ""')), 1
 

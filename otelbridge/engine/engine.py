@@ -69,7 +69,9 @@ class Engine:
         joins: MappingType[bytes, Join] | None = None,
         index: LinkIndex | None = None,
     ) -> None:
-        self.accounting = Accounting()
+        self._accounting = Accounting()
+        self._came: dict[str, int] = {}
+        """Rows since the last settling, by event."""
         self.points: list[MetricPoint] = []
         self._mapping, self._decode, self._saw = mapping, decode, saw
         self._new: list[str] = []
@@ -77,7 +79,7 @@ class Engine:
         self._order = Order()
         self._series = SeriesTable()
         self._window: int | None = None
-        self._outlet = Outlet(stream, self.accounting, self._series)
+        self._outlet = Outlet(stream, self._accounting, self._series)
         self._machines = Machines(mapping.machines, stream, self._outlet, self._series, joins or {}, qemu_version)
         self._pairs = Pairs(mapping.spans, stream, self._outlet, self._machines, index)
         self._machines.closing = self._pairs.close_children
@@ -99,6 +101,12 @@ class Engine:
         """The metric points since the last call."""
         taken, self.points = self.points, []
         return taken
+
+    @property
+    def accounting(self) -> Accounting:
+        """Where everything went so far."""
+        self._settle_events()
+        return self._accounting
 
     @property
     def open(self) -> int:
@@ -124,7 +132,7 @@ class Engine:
 
     def feed(self, batch: Batch) -> None:
         """Take in what a reader made of a stretch of the input."""
-        account = self.accounting
+        account = self._accounting
         account.total += batch.total
         account.buckets.update(batch.units)
         if batch.last_ns is not None:
@@ -146,7 +154,8 @@ class Engine:
         """End the stream: what is still open goes out as incomplete, ended at the last time seen."""
         self.settle()
         self._tell_new()
-        last_ns = self.accounting.last_ns or 0
+        self._settle_events()
+        last_ns = self._accounting.last_ns or 0
         self._pairs.finish(last_ns)
         self._machines.finish(last_ns)
         self._outlet.settle_all()
@@ -161,11 +170,19 @@ class Engine:
 
     def _close_window(self, window_ns: int) -> None:
         """Event time has passed into another window: points go out, and what waited too long is given up."""
+        self._settle_events()
         self.points += self._series.points((self._window or 0) + WINDOW_NS)
         self._window = window_ns
         self._tell_new()
         self._pairs.time_out(window_ns)
         self._outlet.expire(window_ns)
+
+    def _settle_events(self) -> None:
+        """Count the rows that have come."""
+        for event, number in self._came.items():
+            self._series.add(_EVENTS, (("qemu.event", event),), number, _EVENTS_LIMIT)
+            self._accounting.events[event] += number
+        self._came.clear()
 
     def _tell_new(self) -> None:
         for event in sorted(self._new):
@@ -182,11 +199,11 @@ class Engine:
             self._close_window(item.window_ns)
         for event, number in item.counts.items():
             self._series.add(_EVENTS, (("qemu.event", event),), number, _EVENTS_LIMIT)
-            if event not in self.accounting.events:
+            if event not in self._accounting.events:
                 self._new.append(event)
-            self.accounting.events[event] += number
+            self._accounting.events[event] += number
             rules = self._counted.get(event, ())
-            self.accounting.buckets["counted" if rules else "unmapped"] += number
+            self._accounting.buckets["counted" if rules else "unmapped"] += number
             for rule, attributes in rules:
                 amount: int | None = number
                 if rule.value is not None:
@@ -195,18 +212,20 @@ class Engine:
                     self._series.add(rule.metric, attributes, amount, rule.limit)
 
     def _row(self, time_ns: int, row: Row) -> None:
-        account = self.accounting
+        account, event = self._accounting, row.event
         if account.first_ns is None or time_ns < account.first_ns:
             account.first_ns = time_ns
-        if row.event not in account.events:
-            self._saw(row.event)
-        account.events[row.event] += 1
-        self._series.add(_EVENTS, (("qemu.event", row.event),), 1, _EVENTS_LIMIT)
-        handler = self._handlers.get(row.event)
+        if event in self._came:
+            self._came[event] += 1
+        else:
+            self._came[event] = 1
+            if event not in account.events:
+                self._saw(event)
+        handler = self._handlers.get(event)
         if handler is None:
             bucket = "unmapped"
         else:
-            arguments = self._decode(row.event, row.raw) if handler.reads else ()
+            arguments = self._decode(event, row.raw) if handler.reads else ()
             bucket = "malformed" if arguments is None else self._apply(handler, time_ns, row, arguments)
         account.buckets[bucket] += row.unit
 
@@ -215,12 +234,18 @@ class Engine:
         pairs, machines = self._pairs, self._machines
         if handler.evidence or handler.reasons:
             self._hear(handler, row, arguments)
-        # Sums of truth values: every rule must get its turn, so nothing may be cut short.
-        ended = sum([pairs.end(state, end, time_ns, row, arguments) for state, end in handler.ends])
-        noted = sum([pairs.note(holder, note, time_ns, row, arguments) for holder, note in handler.notes])
-        stated = sum([machines.enter(machine, time_ns, row, arguments) for machine in handler.machines])
-        began = sum([pairs.begin(state, begin, time_ns, row, arguments) for state, begin in handler.begins])
-        measured = sum([self._measure(rule, row, arguments) for rule in handler.metrics])
+        ended = noted = stated = began = measured = False
+        # Every rule must get its turn, so none of these may be cut short.
+        for state, end in handler.ends:
+            ended |= pairs.end(state, end, time_ns, row, arguments)
+        for holder, note in handler.notes:
+            noted |= pairs.note(holder, note, time_ns, row, arguments)
+        for machine in handler.machines:
+            stated |= machines.enter(machine, time_ns, row, arguments)
+        for state, begin in handler.begins:
+            began |= pairs.begin(state, begin, time_ns, row, arguments)
+        for rule in handler.metrics:
+            measured |= self._measure(rule, row, arguments)
         if began:
             return "begin"
         if ended:
@@ -237,6 +262,7 @@ class Engine:
         """Take note of what an event says of the role, or of the reason of a failure to come."""
         for machine, roles in handler.evidence:
             (machine.root or machine).evidence.update(roles)
+            machine.stale = True
         for machine, reason in handler.reasons:
             text = reason(arguments, None, self._machines.now(machine, row))
             if machine.root is not None and text not in (None, ""):
@@ -249,7 +275,9 @@ class Engine:
         value = 1 if rule.value is None else rule.value(arguments, None, now)
         if value is None or isinstance(value, str):
             return False
-        attributes = given((name, evaluate(arguments, None, now)) for name, evaluate in rule.attributes)
+        attributes: Attributes = ()
+        if rule.attributes:
+            attributes = given((name, evaluate(arguments, None, now)) for name, evaluate in rule.attributes)
         if rule.operation == "add":
             self._series.add(rule.metric, attributes, value, rule.limit)
         elif rule.operation == "set":
@@ -262,6 +290,7 @@ class Engine:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that is needed to go on in another process, as JSON-able data. Take spans and points away first."""
+        self._settle_events()
         saver = Saver()
         return {
             "version": 1,
@@ -274,7 +303,7 @@ class Engine:
             "unsettled": self._outlet.snapshot(saver),
             "traces": saver.traces,
             "roots": saver.roots,
-            "accounting": self.accounting.snapshot(),
+            "accounting": self._accounting.snapshot(),
         }
 
     def restore(self, state: MappingType[str, Any]) -> None:
@@ -286,7 +315,7 @@ class Engine:
         self._pairs.restore(state["rules"], loader)
         self._machines.restore(state["machines"], loader)
         self._outlet.restore(state["unsettled"], loader)
-        self.accounting.restore(state["accounting"])
+        self._accounting.restore(state["accounting"])
 
 
 def _handlers(

@@ -63,7 +63,8 @@ class ExponentialHistogram:
 
     def value(self) -> Histogram:
         """The state; `min` and `max` are 0 where nothing was recorded."""
-        buckets = tuple(self.buckets.get(i, 0) for i in range(self.low, self.high + 1)) if self.buckets else ()
+        get = self.buckets.get
+        buckets = tuple([get(i, 0) for i in range(self.low, self.high + 1)]) if self.buckets else ()
         low, high = (self.min, self.max) if self.count else (0.0, 0.0)
         return Histogram(self.count, self.sum, low, high, self.scale, self.zero_count, self.low if buckets else 0, buckets)
 

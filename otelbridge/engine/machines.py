@@ -70,10 +70,16 @@ class Machines:
         if machine is None:
             return Now(row.thread, None, None, None, row.event)
         root = machine.root
-        return Now(row.thread, root.state if root else None, self.role(machine), None, row.event)
+        role = self.role(machine) if machine.stale else machine.role
+        return Now(row.thread, root.state if root else None, role, None, row.event)
 
     def role(self, machine: MachineState) -> str | None:
         """The role that events spoke for since the machine opened, else those before, else its first state."""
+        if machine.stale:
+            machine.role, machine.stale = self._role(machine), False
+        return machine.role
+
+    def _role(self, machine: MachineState) -> str | None:
         root = machine.root
         found = root.evidence if root and root.evidence else machine.evidence
         by_events = next((role for role in machine.rule.role_order if role in found), None)
@@ -104,6 +110,7 @@ class Machines:
         root.state, root.state_ns, root.state_event = state, time_ns, row.event
         root.state_number += 1
         root.passed = [*(s for s in root.passed if s != state), state]
+        machine.stale = True
         if state in rule.finals:
             failed = failure_of(rule.finals[state], arguments, None, self.now(machine, row))
             if failed is not None and root.reason:
@@ -127,6 +134,7 @@ class Machines:
             trace.parent, trace.parent_start_ns = join.parent_id, join.parent_start_ns
         trace.open = 1
         machine.root = root
+        machine.stale = True
         self._outlet.adopt(trace, time_ns)
         if rule.active is not None:
             self._series.add(rule.active, (), 1)
@@ -170,6 +178,7 @@ class Machines:
         self._outlet.give(root.trace, span)
         machine.root = None
         machine.evidence = set()
+        machine.stale = True
 
     def _count_closed(self, rule: MachineRule, span: FinishedSpan, root: Root) -> None:
         if rule.duration is not None:
@@ -199,6 +208,7 @@ class Machines:
                 machine = self.states[name]
                 machine.number, machine.evidence = number, set(evidence)
                 machine.root = None if root is None else loader.roots[root]
+                machine.stale = True
 
 
 def failure_of(failure: Failure | None, begin: Arguments, end: Arguments | None, now: Now) -> tuple[str, str] | None:

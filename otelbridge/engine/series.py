@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from otelbridge.engine.histogram import ExponentialHistogram
 from otelbridge.records import Attributes, Exemplar, Metric, MetricPoint
 
+_order = attrgetter("order")
 OVERFLOW: Attributes = (("otel.metric.overflow", True),)
 
 
 class Series:
     """One series: its value so far, and the largest measurement since the last point as exemplar."""
 
-    __slots__ = ("attributes", "changed", "exemplar", "metric", "time_ns", "value")
+    __slots__ = ("attributes", "changed", "exemplar", "metric", "order", "time_ns", "value")
 
     def __init__(self, metric: Metric, attributes: Attributes) -> None:
         self.metric, self.attributes = metric, attributes
+        self.order = (metric.name, repr(attributes))
+        """Its place among others."""
         self.value: int | float | ExponentialHistogram = ExponentialHistogram() if metric.kind == "histogram" else 0
         self.changed = False
         self.exemplar: Exemplar | None = None
@@ -73,8 +77,10 @@ class SeriesTable:
             series.exemplar = exemplar
 
     def points(self, time_ns: int) -> list[MetricPoint]:
-        """A point at `time_ns` for each series that changed since the last call, in the order of their first change."""
+        """A point at `time_ns` for each series that changed since the last call, in the order of their names."""
         made = []
+        # By name and not as they came: what was only counted comes in an order that depends on how the input was cut.
+        self._changed.sort(key=_order)
         for series in self._changed:
             value = series.value.value() if isinstance(series.value, ExponentialHistogram) else series.value
             # Two points of one series never have the same time: a backend would refuse the second.

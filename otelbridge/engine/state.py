@@ -128,13 +128,16 @@ class RuleState:
 class MachineState:
     """One machine: whether it is open, and the roles that events spoke for since it last closed."""
 
-    __slots__ = ("evidence", "number", "root", "rule")
+    __slots__ = ("evidence", "number", "role", "root", "rule", "stale")
 
     def __init__(self, rule: MachineRule) -> None:
         self.rule = rule
         self.number = 0
         self.root: Root | None = None
         self.evidence: set[str] = set()
+        self.role: str | None = None
+        self.stale = True
+        """Whether something has come that may change the role."""
 
 
 # --- plain data -------------------------------------------------------------------------------------

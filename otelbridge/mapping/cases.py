@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from otelbridge.mapping import language
 from otelbridge.mapping.rules import MappingTest
-from otelbridge.mapping.source import Node
+from otelbridge.mapping.source import Node, Noted
 from otelbridge.records import ERROR, FinishedSpan, Histogram, MetricPoint
 
 _KIND_NAMES = {number: name for name, number in language.KINDS.items()}
@@ -16,6 +16,8 @@ _KIND_NAMES = {number: name for name, number in language.KINDS.items()}
 class _Reader(Protocol):
     """What the compiler of a file offers: it checks nodes and notes problems."""
 
+    problem: Noted
+
     def keys(self, node: Node, section: language.Section, what: str) -> dict[str, Node]: ...
     def text(self, node: Node, what: str) -> str: ...
     def items(self, node: Node | None, what: str) -> list[Node]: ...
@@ -23,6 +25,7 @@ class _Reader(Protocol):
     def choice(self, node: Node, words: Sequence[str], what: str) -> str | None: ...
     def duration(self, node: Node) -> int | None: ...
     def integer(self, node: Node) -> int | None: ...
+    def number(self, node: Node) -> float | None: ...
     def version(self, node: Node) -> str | None: ...
 
 
@@ -32,6 +35,8 @@ def read_test(reader: _Reader, node: Node, path: str) -> MappingTest | None:
     if not {"name", "events", "expect"} <= keys.keys():
         return None
     expect = reader.keys(keys["expect"], language.EXPECT, "'expect'")
+    if not expect and keys["expect"].kind in ("map", "null"):
+        reader.problem(keys["expect"], "the test expects nothing", "name spans, open or metrics")
     wanted: dict[str, object] = {}
     if "spans" in expect:
         wanted["spans"] = [_span(reader, one) for one in reader.items(expect["spans"], "'spans'")]
@@ -69,7 +74,8 @@ def _span(reader: _Reader, node: Node) -> dict[str, object]:
 
 def _point(reader: _Reader, node: Node) -> dict[str, object]:
     keys = reader.keys(node, language.EXPECTED_METRIC, "an expected point")
-    found: dict[str, object] = {k: reader.text(keys[k], "a text") for k in ("name", "value", "count") if k in keys}
+    found: dict[str, object] = {"name": reader.text(keys["name"], "a name")} if "name" in keys else {}
+    found |= {k: reader.number(keys[k]) for k in ("value", "count") if k in keys}
     if "attributes" in keys:
         found["attributes"] = _values(reader, keys["attributes"])
     return found
@@ -151,18 +157,26 @@ def _span_differs(wanted: Mapping[str, Any], span: FinishedSpan, names: Mapping[
 
 def _point_differs(wanted: Mapping[str, Any], points: Sequence[MetricPoint]) -> list[str]:
     name, attributes = wanted.get("name"), wanted.get("attributes")
-    same = [p for p in points if p.metric.name == name]
-    if attributes is not None:
-        same = [p for p in same if {k: _as_text(v) for k, v in p.attributes} == attributes]
+    of_name = [p for p in points if p.metric.name == name]
+    if not of_name:
+        return [f"no point of '{name}' came; there {_listed([p.metric.name for p in points])}"]
+    same = [p for p in of_name if attributes is None or {k: _as_text(v) for k, v in p.attributes} == attributes]
     if not same:
-        others = _listed([p.metric.name for p in points])
-        return [f"no point of '{name}' with the attributes {attributes or {}} came; there {others}"]
+        came = _listed([_series(p.attributes) for p in of_name])
+        return [f"no point of '{name}' with {_series(attributes or {})} came; there {came}"]
     value = same[-1].value
-    number = value.count if isinstance(value, Histogram) else value
-    expected = wanted.get("count") if isinstance(value, Histogram) else wanted.get("value")
-    if expected is not None and float(expected) != float(number):
-        return [f"the metric '{name}' should be {expected}, but is {number}"]
+    word, number = ("count", value.count) if isinstance(value, Histogram) else ("value", value)
+    other = "value" if word == "count" else "count"
+    if other in wanted:
+        return [f"the metric '{name}' is a {same[-1].metric.kind}, which has no '{other}'; compare its '{word}'"]
+    expected = wanted.get(word)
+    if expected is not None and expected != number:
+        return [f"the {word} of '{name}' should be {expected:.15g}, but is {number}"]
     return []
+
+
+def _series(attributes: Mapping[str, object] | Sequence[tuple[str, object]]) -> str:
+    return ", ".join(f"{k}={_as_text(v)}" for k, v in sorted(dict(attributes).items())) or "no attributes"
 
 
 def _as_text(value: object) -> str:

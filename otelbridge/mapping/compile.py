@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import otelbridge
-from otelbridge.catalogue import Catalogue
+from otelbridge.catalogue import Catalogue, builtin
 from otelbridge.catalogue.printf import is_text
 from otelbridge.catalogue.versions import between, resolve_version
-from otelbridge.errors import MappingError, UsageError
+from otelbridge.errors import Location, MappingError, UsageError
 from otelbridge.mapping import language
 from otelbridge.mapping.cases import read_test
 from otelbridge.mapping.expressions import (
@@ -56,6 +56,8 @@ _OPERATIONS = {"counter": "add", "gauge": "set", "histogram": "record"}
 _KINDS: dict[str, Literal["sum", "gauge", "histogram"]] = {"counter": "sum", "gauge": "gauge", "histogram": "histogram"}
 _REPEATED = ("close", "stack", "queue", "ignore", "prefer")
 _SERIES_LIMIT = 2000
+_MOVES = {"start": "opens", "final": "closes"}
+_EXAMPLES = {"start": "for example {source: setup}", "final": "for example {completed: unset, failed: error}"}
 
 
 def duration_ns(text: str) -> int | None:
@@ -86,6 +88,15 @@ class _Layout:
         return names.index(name)
 
 
+class _Named(NamedTuple):
+    """A place where a rule names another one. `inside` is the rule that would be inside it, else empty."""
+
+    compiler: _FileCompiler
+    node: Node
+    wanted: Literal["rule", "span", "machine"]
+    inside: str = ""
+
+
 @dataclass(slots=True)
 class _Compiled:
     """What all files come to."""
@@ -96,8 +107,10 @@ class _Compiled:
     unmapped: dict[str, str] = field(default_factory=dict)
     tests: list[MappingTest] = field(default_factory=list)
     instruments: dict[str, Metric] = field(default_factory=dict)
-    inside: list[tuple[_FileCompiler, str, Node, str]] = field(default_factory=list)
-    """References to other rules, checked when all files were read: (compiler, rule, node, named rule)."""
+    places: dict[tuple[str, str], Location] = field(default_factory=dict)
+    """Where each rule is defined, good or not, by (section, id): spans and machines share a section."""
+    named: list[_Named] = field(default_factory=list)
+    """References to other rules, checked when all files were read."""
 
 
 Sides = MappingType[str, Sequence[str]]
@@ -116,12 +129,13 @@ def compile_mappings(files: Sequence[File], catalogue: Catalogue) -> Mapping:
     for file in sorted(files, key=lambda f: f.shipped):
         root, found = parse(file.text, file.path)
         problems.append(found)
-        if root is None:
+        if root is None or root.kind == "null":
             if not found.found:
-                found.add(_start(found), "the file is empty", "a mapping begins with 'version: 1' and 'scope: NAME'")
+                start = Location(file.path, 1, 1)
+                found.add(start, "the file is empty", "a mapping begins with 'version: 1' and 'scope: NAME'")
             continue
         _FileCompiler(file, found, catalogue, compiled, layout).compile(root)
-    _check_inside(compiled)
+    _check_named(compiled)
     every = [problem for found in problems for problem in found.found]
     if every:
         raise MappingError(every)
@@ -146,36 +160,46 @@ def _sums(metrics: Sequence[MetricRule], layout: _Layout) -> dict[str, tuple[str
     return sums
 
 
-def _start(problems: Problems) -> Node:
-    from otelbridge.errors import Location  # noqa: PLC0415  # one use
+def _check_named(compiled: _Compiled) -> None:
+    """Every rule that is named exists and is of the kind that is wanted, and no rule is inside itself."""
+    # A rule with problems of its own is no reason for further ones where it is named.
+    broken = (
+        {name for section, name in compiled.places if section == "rules"} - compiled.spans.keys() - compiled.machines.keys()
+    )
+    known = {
+        "rule": [*compiled.spans, *compiled.machines],
+        "span": list(compiled.spans),
+        "machine": list(compiled.machines),
+    }
+    told: set[frozenset[str]] = set()
+    for compiler, node, wanted, inside in compiled.named:
+        name = node.text
+        if name and name not in known[wanted] and name not in broken:
+            other = f"'{name}' is no {wanted}" if name in known["rule"] else f"there is no {wanted} '{name}'"
+            compiler.problem(node, other, did_you_mean(name, known[wanted]))
+        circle = _path(compiled, name, inside) if inside else []
+        if circle and frozenset(circle) not in told:
+            told.add(frozenset(circle))
+            steps = ", which is inside ".join(f"'{step}'" for step in circle)
+            compiler.problem(node, f"'{inside}' is inside {steps}", "break the circle: a parent is open before its child")
 
-    return Node("null", Location(problems.path, 1, 1))
 
-
-def _check_inside(compiled: _Compiled) -> None:
-    """Every rule that is named exists, and no rule is inside itself."""
-    known = [*compiled.spans, *compiled.machines]
-    for compiler, _, node, named in compiled.inside:
-        if named not in known:
-            compiler.problem(node, f"there is no rule '{named}'", did_you_mean(named, known))
-    for compiler, rule_id, node, named in compiled.inside:
-        if rule_id in compiled.spans and _reaches(compiled, named, rule_id):
-            circle = "itself" if named == rule_id else f"'{named}', which is inside '{rule_id}'"
-            compiler.problem(
-                node, f"the rule '{rule_id}' is inside {circle}", "break the circle: a parent is open before its child"
-            )
-
-
-def _reaches(compiled: _Compiled, start: str, goal: str) -> bool:
-    seen, waiting = set(), [start]
+def _path(compiled: _Compiled, start: str, goal: str) -> list[str]:
+    """The rules from one to another, each inside the next; empty where there is no way."""
+    before: dict[str, str] = {start: ""}
+    waiting = [start]
     while waiting:
         name = waiting.pop()
         if name == goal:
-            return True
-        if name not in seen and name in compiled.spans:
-            seen.add(name)
-            waiting += compiled.spans[name].inside
-    return False
+            path = [name]
+            while before[path[0]]:
+                path.insert(0, before[path[0]])
+            return path
+        for parent in compiled.spans[name].inside if name in compiled.spans else ():
+            if parent not in before:
+                before[parent] = name
+                waiting.append(parent)
+    return []
 
 
 class _FileCompiler:
@@ -198,7 +222,7 @@ class _FileCompiler:
         for section, one in (("machines", self._machine), ("spans", self._span), ("metrics", self._metric)):
             if section in found:
                 for key, node in self._entries(found[section], f"'{section}'"):
-                    if self._is_new(section, key):
+                    if self._is_new("metrics" if section == "metrics" else "rules", key):
                         one(key, node)
         self._unmapped(found.get("unmapped"))
         for node in self._list(found.get("tests"), "'tests'"):
@@ -209,21 +233,18 @@ class _FileCompiler:
     def _unmapped(self, node: Node | None) -> None:
         """Events that are left out on purpose."""
         for key, reason in self._entries(node, "'unmapped'"):
-            if self._event(key) and not self._text(reason, "the reason"):
-                self.problem(reason, f"'{key.text}' is left out without a reason", "say why nobody needs it")
-            self._compiled.unmapped[key.text] = reason.text
+            if self._event(key) and not reason.text:
+                self.problem(key, f"'{key.text}' is left out without a reason", "say why nobody needs it")
+            self._compiled.unmapped.setdefault(key.text, reason.text)
 
     def _is_new(self, section: str, key: Node) -> bool:
         """Whether the rule counts: a shipped one gives way to a user's of the same id."""
-        name = key.text
-        taken = (
-            name in self._compiled.metrics
-            if section == "metrics"
-            else name in self._compiled.spans.keys() | self._compiled.machines
-        )
-        if taken and not self._file.shipped:
-            self.problem(key, f"'{name}' is defined already", "give one of the two another name")
-        return not taken
+        first = self._compiled.places.setdefault((section, key.text), key.location)
+        if first is not key.location and not self._file.shipped:
+            self.problem(
+                key, f"'{key.text}' is defined already at {first.path}:{first.line}", "give one of the two another name"
+            )
+        return first is key.location
 
     # --- nodes ------------------------------------------------------------------------------------
 
@@ -231,20 +252,19 @@ class _FileCompiler:
         """As `_keys`, for the reader of tests."""
         return self._keys(node, section, what)
 
-    def _keys(self, node: Node, section: language.Section, what: str) -> dict[str, Node]:
-        """The entries of a section; unknown, duplicate and missing keys are problems."""
+    def _keys(self, node: Node, section: language.Section, what: str, place: Node | None = None) -> dict[str, Node]:
+        """The entries of a section; unknown, duplicate and missing keys are problems, the latter at `place`."""
         found: dict[str, Node] = {}
         for key, value in self._entries(node, what):
-            if key.text == "<<":
-                self.problem(key, "'<<' merges are not allowed", "write the keys out")
-            elif key.text not in section:
+            if key.text not in section:
                 self.problem(key, f"{what} has no key '{key.text}'", did_you_mean(key.text, list(section)))
             else:
                 found[key.text] = value
-        if node.kind == "map":
+        merged = any(key.text == "<<" for key, _ in node.entries)
+        if node.kind in ("map", "null") and not merged:
             for name, key_ in section.items():
                 if key_.required and name not in found:
-                    self.problem(node, f"{what} lacks '{name}'", f"{name}: {key_.form}")
+                    self.problem(place or node, f"{what} lacks '{name}'", f"write '{name}: …' ({key_.form.replace('`', '')})")
         return found
 
     def _entries(self, node: Node | None, what: str) -> list[tuple[Node, Node]]:
@@ -260,6 +280,8 @@ class _FileCompiler:
             if key.text in seen:
                 first = seen[key.text].location.line
                 self.problem(key, f"the key '{key.text}' is already in line {first}", "remove one of the two")
+            elif key.text == "<<" and not key.quoted:
+                self.problem(key, "'<<' merges are not allowed", "write the keys out")
             elif key.kind == "text":
                 seen[key.text] = key
                 entries.append((key, value))
@@ -277,9 +299,13 @@ class _FileCompiler:
         """One thing or a list of it."""
         return self._list(node, what) if node.kind == "list" else [node]
 
-    def _text(self, node: Node, what: str) -> str:
+    def _text(self, node: Node, what: str, repair: str = "") -> str:
         if node.kind != "text":
-            self.problem(node, f"{what} is expected here, but {node.what} stands here")
+            self.problem(
+                node,
+                f"{what} is expected here, but {node.what} stands here",
+                repair,
+            )
             return ""
         return node.text
 
@@ -316,8 +342,25 @@ class _FileCompiler:
         if re.fullmatch(r"-?\d{1,18}", text):
             return int(text)
         if text:
-            self.problem(node, f"'{text}' is no whole number")
+            self.problem(node, f"'{text}' is no whole number", "for example 20")
         return None
+
+    def number(self, node: Node) -> float | None:
+        """A number."""
+        text = self._text(node, "a number")
+        if re.fullmatch(r"-?\d{1,18}(\.\d{1,18})?", text):
+            return float(text)
+        if text:
+            self.problem(node, f"'{text}' is no number", "for example 20 or 0.5")
+        return None
+
+    def _at_least_one(self, node: Node, what: str) -> int | None:
+        """A whole number above zero."""
+        number = self.integer(node)
+        if number is not None and number < 1:
+            self.problem(node, f"{what} {number} lets nothing through", "a number from 1 on")
+            return None
+        return number
 
     def version(self, node: Node) -> str | None:
         """A version of QEMU."""
@@ -331,7 +374,7 @@ class _FileCompiler:
 
     def _event(self, node: Node) -> str | None:
         """The event that a node names."""
-        name = self._text(node, "an event")
+        name = self._text(node, "an event", "conditions need the form 'EVENT: {when: …}' for every event, not a list")
         if not name:
             return None
         if self._catalogue.variants(name):
@@ -356,16 +399,18 @@ class _FileCompiler:
         return event
 
     def _types(self, events: Sequence[str], name: str) -> set[str]:
-        return {a.ctype for e in events for spec in self._catalogue.variants(e) for a in spec.arguments if a.name == name}
+        return _types(self._catalogue, events, name)
 
-    def _expression(self, node: Node, sides: Sides) -> Expression | None:
-        """A checked expression; its names are arguments of the sides' events."""
+    def _expression(self, node: Node, sides: Sides, *, one_of_many: bool = False) -> Expression | None:
+        """A checked expression; its names are arguments of the sides' events, see `_known` for `one_of_many`."""
         text = self._text(node, "an expression")
         if not text:
+            if node.kind == "text":
+                self.problem(node, "an expression is expected here, but an empty text stands here", "for example ret < 0")
             return None
         try:
             expression = parse_expression(text)
-            self._check(expression, node, sides)
+            self._check(expression, sides, one_of_many=one_of_many)
         except ExpressionError as error:
             self._at(node, error)
             return None
@@ -375,31 +420,41 @@ class _FileCompiler:
         try:
             template = parse_template(self._text(node, "a text"))
             for expression in template.expressions:
-                self._check(expression, node, sides)
+                self._check(expression, sides)
         except ExpressionError as error:
             self._at(node, error)
             return None
         return template
 
     def _at(self, node: Node, error: ExpressionError) -> None:
-        """A problem within a text."""
-        place = node.location
-        shift = error.column + (1 if node.quoted else 0)
-        inside = type(place)(place.path, place.line, place.column + shift, error.length)
-        self.problem(inside if shift + error.length <= place.length else place, str(error), getattr(error, "repair", ""))
+        """A problem within a text; at the whole of it where it is not written as it is read."""
+        place, quotes = node.location, 2 if node.quoted else 0
+        inside = replace(place, column=place.column + quotes // 2 + error.column, length=error.length)
+        self.problem(inside if place.length == len(node.text) + quotes else place, str(error), error.repair)
 
-    def _check(self, expression: Expression, node: Node, sides: Sides) -> None:
+    def _check(self, expression: Expression, sides: Sides, *, one_of_many: bool = False) -> str:
+        """The type of an expression whose names and types are right."""
+        try:
+            return self._checked(expression, sides, one_of_many=one_of_many)
+        except ExpressionError as error:
+            raise error.moved(expression.column) from None
+
+    def _checked(self, expression: Expression, sides: Sides, *, one_of_many: bool) -> str:
         for reference in expression.references:
             if reference.side not in sides:
-                raise ExpressionError(f"'{reference.side}.' has no meaning here", reference.column, reference.length)
-            self._known(reference, sides[reference.side])
-        if (
-            node.kind == "text"
-            and expression.is_constant
-            and not isinstance(getattr(expression.tree, "value", None), (int, str))
-        ):
+                raise ExpressionError(
+                    f"'{reference.side}.' has no meaning here",
+                    reference.column,
+                    reference.length,
+                    f"'{reference.name}' alone is the argument of the event that is read here",
+                )
+            self._known(reference, sides, one_of_many=one_of_many)
+        if expression.is_constant and not isinstance(getattr(expression.tree, "value", None), (int, str)):
             raise ExpressionError(
-                f"'{expression.text}' is the same for every event, so it decides nothing", 0, len(expression.text)
+                f"'{expression.text}' is the same for every event, so it decides nothing",
+                0,
+                len(expression.text),
+                "compare an argument",
             )
 
         def type_of(reference: Reference) -> str:
@@ -410,17 +465,26 @@ class _FileCompiler:
             types = self._types(sides[reference.side], reference.name)
             return bool(types) and all(t.startswith(("uint", "unsigned", "size_t")) for t in types)
 
-        check_types(expression, type_of, unsigned)
+        return check_types(expression, type_of, unsigned)
 
-    def _known(self, reference: Reference, events: Sequence[str]) -> None:
+    def _known(self, reference: Reference, sides: Sides, *, one_of_many: bool) -> None:
+        """Every argument exists in one of the events it is read from.
+
+        What ships with otelbridge is for all versions of QEMU, and a list names what one version or another has: with a
+        catalogue of one version, an argument that the built-in catalogue knows is only missing there.
+        """
+        events = sides[reference.side]
         if self._types(events, reference.name):
+            return
+        if (self._file.shipped or one_of_many) and _types(builtin(), events, reference.name):
             return
         known = sorted({a.name for e in events for spec in self._catalogue.variants(e) for a in spec.arguments})
         named = " or ".join(f"'{event}'" for event in events[:3])
         repair = did_you_mean(reference.name, [*known, *language.PSEUDO_ARGUMENTS]) if known else "it has no arguments at all"
-        error = ExpressionError(f"event {named} has no argument '{reference.name}'", reference.column, reference.length)
-        error.repair = repair  # type: ignore[attr-defined]
-        raise error
+        for side, others in sides.items():
+            if side != reference.side and self._types(others, reference.name):
+                repair = f"did you mean '{side and side + '.'}{reference.name}'?"
+        raise ExpressionError(f"event {named} has no argument '{reference.name}'", reference.column, reference.length, repair)
 
     def _where(self, sides: MappingType[str, tuple[str, str | None]]) -> Where:
         """Places of arguments, from (variable, event) by side."""
@@ -439,18 +503,19 @@ class _FileCompiler:
 
     # --- parts of rules ---------------------------------------------------------------------------
 
-    def _when(self, node: Node | None, event: str) -> Evaluate | None:
-        if node is None:
-            return None
-        expression = self._expression(node, {"": [event]})
-        if expression is None:
-            return None
-        if expression.is_constant:
+    def _condition(self, node: Node, sides: Sides) -> Expression | None:
+        """An expression that decides something."""
+        expression = self._expression(node, sides)
+        if expression is not None and expression.is_constant:
             self.problem(
                 node, f"'{expression.text}' reads nothing of the event, so it is always or never true", "compare an argument"
             )
             return None
-        return compile_expression(expression, self._one(event))
+        return expression
+
+    def _when(self, node: Node | None, event: str) -> Evaluate | None:
+        expression = None if node is None else self._condition(node, {"": [event]})
+        return None if expression is None else compile_expression(expression, self._one(event))
 
     def _events_with(self, node: Node, section: language.Section, what: str) -> list[tuple[Node, str, dict[str, Node]]]:
         """Events that stand alone, in a list, or with conditions: (node, event, conditions)."""
@@ -475,6 +540,7 @@ class _FileCompiler:
         """An attribute's value, bound, and whether it is the same for all."""
         if node.kind == "map":
             keys = self._keys(node, language.ATTRIBUTE, "an attribute")
+            self._only_one_of(keys, ("from", "value", "ordinal", "by_state"))
             if "value" in keys:
                 fixed = self._text(keys["value"], "a text")
                 return (lambda _b, _e, _n: fixed), True
@@ -488,18 +554,31 @@ class _FileCompiler:
         inner = self._first_of(node, sides, bind)
         return None if inner is None else (inner, False)
 
+    def _only_one_of(self, keys: dict[str, Node], names: Sequence[str]) -> None:
+        """Keys that exclude each other."""
+        given = [name for name in names if name in keys]
+        for name in given[1:]:
+            self.problem(keys[name], f"'{name}' does not go with '{given[0]}'", "remove one of the two")
+
     def _first_of(self, node: Node, sides: Sides, bind: Callable[[Callable[[Where], Evaluate]], Evaluate]) -> Evaluate | None:
         """An expression, or of a list of them the first that has a value."""
-        found: list[Evaluate] = []
-        for part in self._some(node, "a value"):
-            expression = self._expression(part, sides)
-            if expression is None:
-                return None
-            found.append(bind(lambda where, e=expression: compile_expression(e, where)))  # type: ignore[misc]
-        if not found:
-            self.problem(node, "an empty list gives no value")
+        expressions = self._any_of(node, sides, "a value") or []
+        found = [bind(lambda where, e=expression: compile_expression(e, where)) for expression in expressions]  # type: ignore[misc]
+        return _first(found) if found else None
+
+    def _any_of(self, node: Node, sides: Sides, what: str) -> list[Expression] | None:
+        """An expression or a list of them, of which this QEMU has to have one."""
+        parts = self._some(node, what)
+        found = [self._expression(part, sides, one_of_many=len(parts) > 1) for part in parts]
+        good = [expression for expression in found if expression is not None]
+        if not parts and node.kind == "list":
+            self.problem(node, "an empty list gives no value", "name an argument")
+        if not good or len(good) < len(parts):
             return None
-        return found[0] if len(found) == 1 else _first(found)
+        if not any(all(self._types(sides[r.side], r.name) for r in e.references) for e in good) and not self._file.shipped:
+            self.problem(node, "this QEMU has none of these arguments", "name one that it has")
+            return None
+        return good
 
     def _attributes_of_one(self, node: Node | None, event: str) -> tuple[tuple[str, Evaluate], ...]:
         """Attributes that read one event."""
@@ -530,7 +609,7 @@ class _FileCompiler:
 
         when: Evaluate | None = None
         if "when" in keys:
-            condition = self._expression(keys["when"], sides)
+            condition = self._condition(keys["when"], sides)
             if condition is not None:
                 when = bound(lambda where: compile_expression(condition, where), condition.references)
         texts: list[Evaluate] = []
@@ -592,7 +671,7 @@ class _FileCompiler:
             return None
         name = self._text(keys["histogram"], "a metric's name")
         by = self._by(keys.get("by"), attributes)
-        limit = self.integer(keys["limit"]) if "limit" in keys else _SERIES_LIMIT
+        limit = self._at_least_one(keys["limit"], "a limit of") if "limit" in keys else None
         metric = self.metric(keys["histogram"], name, "histogram", "s", f"Duration of {of}.")
         return Duration(metric, by, limit or _SERIES_LIMIT)
 
@@ -610,11 +689,11 @@ class _FileCompiler:
 
     def _span(self, key_node: Node, node: Node) -> None:
         rule_id = key_node.text
-        keys = self._keys(node, language.SPAN, f"the span '{rule_id}'")
-        before = len(self._problems.found)
+        keys = self._keys(node, language.SPAN, f"the span '{rule_id}'", key_node)
         if "begin" not in keys:
             return
         begins = self._events_with(keys["begin"], language.BEGIN, "'begin'")
+        self._each_once(begins)
         ends = self._events_with(keys["end"], language.END, "'end'") if "end" in keys else []
         until_next = "until" in keys and self.choice(keys["until"], ["next"], "'until'") is not None
         if ("end" in keys) == ("until" in keys):
@@ -645,7 +724,7 @@ class _FileCompiler:
             key_names=key.names,
             repeated_begin=cast("Literal['close', 'stack', 'queue', 'ignore', 'prefer']", repeated or "close"),
             until_next=until_next,
-            timeout_ns=self.duration(keys["timeout"]) if "timeout" in keys else None,
+            timeout_ns=self._timeout(keys.get("timeout")),
             inside=inside,
             attributes=attributes,
             ordinals=ordinals,
@@ -655,8 +734,21 @@ class _FileCompiler:
             duration=self._duration(keys.get("duration"), names, f"{rule_id} spans"),
             path=self._file.path,
         )
-        if len(self._problems.found) == before or rule_id not in self._compiled.spans:
-            self._compiled.spans[rule_id] = rule
+        self._compiled.spans[rule_id] = rule
+
+    def _each_once(self, begins: Sequence[tuple[Node, str, dict[str, Node]]]) -> None:
+        """An event begins a span under one condition."""
+        seen = set()
+        for node, event, _ in begins:
+            if event in seen:
+                self.problem(node, f"'{event}' begins this span twice", "join the two conditions with 'or'")
+            seen.add(event)
+
+    def _timeout(self, node: Node | None) -> int | None:
+        found = None if node is None else self.duration(node)
+        if node is not None and found == 0:
+            self.problem(node, "a timeout of 0 gives every span up at once", "a length of time, for example 10m")
+        return found
 
     def _check_versions(self, keys: dict[str, Node], begins: Sequence[str], ends: Sequence[str]) -> None:
         """A pair whose halves no version of QEMU has together never makes a span."""
@@ -706,7 +798,7 @@ class _FileCompiler:
                 machine = self._keys(value, language.ATTRIBUTE, "an attribute").get("ordinal")
                 if machine is not None:
                     ordinals.append((key.text, self._text(machine, "a machine")))
-                    self._compiled.inside.append((self, "", machine, machine.text))
+                    self._compiled.named.append(_Named(self, machine, "machine"))
                 continue
             for place, (begin, end) in enumerate(pairs):
                 where = self._where({"": ("b", begin), "begin": ("b", begin), "end": ("e", end)})
@@ -724,15 +816,16 @@ class _FileCompiler:
             return ()
         found = []
         for part in self._some(node, "'inside'"):
-            name = self._text(part, "a rule")
-            self._compiled.inside.append((self, rule_id, part, name))
-            found.append(name)
+            found.append(self._text(part, "a rule"))
+            self._compiled.named.append(_Named(self, part, "rule", rule_id))
         return tuple(found)
 
     def _links(self, node: Node | None, rule_id: str, begins: Sequence[str]) -> tuple[LinkTo, ...]:
         found = []
         for target, value in self._entries(node, "'links'"):
-            self._compiled.inside.append((self, "", target, target.text))
+            self._compiled.named.append(_Named(self, target, "span"))
+            if target.text == rule_id:
+                self.problem(target, f"'{rule_id}' links to itself", "a link goes to the rule of the other host")
             expression = self._expression(value, {"": begins})
             if expression is not None and target.text != rule_id:
                 keys = {begin: _key_of([compile_expression(expression, self._one(begin))]) for begin in begins}
@@ -745,24 +838,25 @@ class _FileCompiler:
         keys = self._keys(node, language.KEEP, "'keep'")
         if "slowest" not in keys or "per" not in keys:
             return None
-        number = self.integer(keys["slowest"])
-        if number is not None and number < 1:
-            self.problem(keys["slowest"], f"'slowest: {number}' keeps nothing", "keep at least 1")
+        number = self._at_least_one(keys["slowest"], "'slowest' of")
         machine = self._text(keys["per"], "a machine")
-        self._compiled.inside.append((self, "", keys["per"], machine))
+        self._compiled.named.append(_Named(self, keys["per"], "machine"))
         return Keep(number or 1, machine) if rule_id else None
 
     # --- machines ---------------------------------------------------------------------------------
 
     def _machine(self, key_node: Node, node: Node) -> None:
         rule_id = key_node.text
-        keys = self._keys(node, language.MACHINE, f"the machine '{rule_id}'")
+        keys = self._keys(node, language.MACHINE, f"the machine '{rule_id}'", key_node)
         event = self._event(keys["event"]) if "event" in keys else None
         if event is None or not {"state", "start", "final"} <= keys.keys():
             return
         self._row(event)
         state = self._expression(keys["state"], {"": [event]})
         starts = self._by_role(keys["start"], "'start'")
+        for word, found in (("start", starts), ("final", keys["final"].entries)):
+            if not found:
+                self.problem(keys[word], f"'{word}' names no state, so the machine never {_MOVES[word]}", _EXAMPLES[word])
         finals = {k.text: self._final(k, v, event) for k, v in self._entries(keys["final"], "'final'")}
         roles = self._roles(keys.get("roles"))
         order = tuple(
@@ -773,24 +867,19 @@ class _FileCompiler:
         attributes, by_state, names = self._machine_attributes(keys.get("attributes"), event)
         states = self._keys(keys["states"], language.STATES, "'states'") if "states" in keys else {}
         state_attributes = self._attributes_of_one(states.get("attributes"), event)
-        if state is None:
-            return
         unknown = self.choice(keys["unknown_state"], ["keep", "drop"], "'unknown_state'") if "unknown_state" in keys else "keep"
         self._compiled.machines[rule_id] = MachineRule(
             id=rule_id,
             event=event,
             scope=self._scope,
-            state=compile_expression(state, self._one(event)),
+            state=compile_expression(state, self._one(event)) if state is not None else _fixed(""),
             starts=starts,
             finals=finals,
             keep_unknown=unknown != "drop",
             known=frozenset([*starts, *finals, *(s for _, values, _ in by_state for s in values)]),
             roles=roles,
             role_order=order,
-            kinds={
-                k.text: language.KINDS[self.choice(v, language.KINDS, "'kind'") or "internal"]
-                for k, v in self._entries(keys.get("kind"), "'kind'")
-            },
+            kinds=self._kinds(keys.get("kind"), order),
             reasons=self._reasons(keys.get("reasons")),
             attributes=attributes,
             by_state=by_state,
@@ -802,6 +891,15 @@ class _FileCompiler:
             completed=self._completed(keys.get("completed"), rule_id, names),
             path=self._file.path,
         )
+
+    def _kinds(self, node: Node | None, roles: Sequence[str]) -> dict[str, int]:
+        """The span kind by role."""
+        found = {}
+        for role, kind in self._entries(node, "'kind'"):
+            if role.text not in roles:
+                self.problem(role, f"the machine has no role '{role.text}'", did_you_mean(role.text, list(roles)))
+            found[role.text] = language.KINDS[self.choice(kind, language.KINDS, "'kind'") or "internal"]
+        return found
 
     def _by_role(self, node: Node, what: str) -> dict[str, tuple[str, ...]]:
         """Word -> the roles that name it."""
@@ -853,6 +951,7 @@ class _FileCompiler:
             names.append(key.text)
             if value.kind == "map" and any(k.text == "by_state" for k, _ in value.entries):
                 keys = self._keys(value, language.ATTRIBUTE, "an attribute")
+                self._only_one_of(keys, ("by_state", "from", "value", "ordinal"))
                 values: dict[str, Value] = {
                     k.text: self._text(v, "a value") for k, v in self._entries(keys["by_state"], "'by_state'")
                 }
@@ -888,17 +987,23 @@ class _FileCompiler:
         self._compiled.metrics[key_node.text] = rules
 
     def _metric_rules(self, key_node: Node, node: Node) -> list[MetricRule]:
-        keys = self._keys(node, language.METRIC, f"the metric '{key_node.text}'")
+        keys = self._keys(node, language.METRIC, f"the metric '{key_node.text}'", key_node)
         kinds = [word for word in _OPERATIONS if word in keys]
         if len(kinds) != 1:
-            self.problem(node, f"the metric '{key_node.text}' needs one of counter, gauge, histogram", "counter: EVENT")
+            self.problem(
+                key_node,
+                f"the metric '{key_node.text}' has {' and '.join(kinds) or 'no counter, gauge or histogram'}",
+                "one of them says which event feeds it: 'counter: EVENT'",
+            )
             return []
         word = kinds[0]
         operation = _OPERATIONS[word]
         for other in set(_OPERATIONS.values()) & keys.keys() - {operation}:
             self.problem(keys[other], f"a {word} has no '{other}'", f"use '{operation}'")
         if operation != "add" and operation not in keys:
-            self.problem(node, f"a {word} needs '{operation}'", f"{operation}: EXPRESSION")
+            self.problem(
+                key_node, f"a {word} needs '{operation}'", f"write '{operation}: …' ({language.METRIC[operation].form})"
+            )
             return []
         unit = self._text(keys["unit"], "a unit") if "unit" in keys else "1"
         if unit and not _UNIT.fullmatch(unit):
@@ -906,7 +1011,7 @@ class _FileCompiler:
         text = self._text(keys["description"], "a text") if "description" in keys else ""
         metric = self.metric(key_node, key_node.text, _KINDS[word], unit, text, monotonic=word == "counter")
         events = [e for e in (self._event(part) for part in self._some(keys[word], f"'{word}'")) if e]
-        limit = self.integer(keys["limit"]) if "limit" in keys else None
+        limit = self._at_least_one(keys["limit"], "a limit of") if "limit" in keys else None
         found = []
         for place, event in enumerate(events):
             seen = len(self._problems.found)
@@ -923,10 +1028,8 @@ class _FileCompiler:
         value: Evaluate | None = None
         argument: tuple[str, ...] = ()
         if operation in keys:
-            parts = self._some(keys[operation], f"'{operation}'")
-            expressions = [self._expression(part, {"": events}) for part in parts]
-            given = [e for e in expressions if e is not None]
-            if len(given) < len(parts) or not given:
+            given = self._any_of(keys[operation], {"": events}, f"'{operation}'") or []
+            if not given or not self._numbers(keys[operation], given, events):
                 return None
             if operation == "add" and all(e.plain_name for e in given):
                 argument = tuple(e.plain_name for e in given if e.plain_name and self._types([event], e.plain_name))
@@ -958,6 +1061,21 @@ class _FileCompiler:
             if value is _unplaced:
                 rule = replace(rule, value=_first([compile_expression(e, where) for e in given]))
         return rule
+
+    def _numbers(self, node: Node, expressions: Sequence[Expression], events: Sequence[str]) -> bool:
+        """Whether all expressions give numbers."""
+        for part, expression in zip(self._some(node, ""), expressions, strict=True):
+            if self._check(expression, {"": events}, one_of_many=True) == "text":
+                self.problem(
+                    part, f"'{expression.text}' is text, but a metric takes numbers", "name an argument that is a number"
+                )
+                return False
+        return True
+
+
+def _types(catalogue: Catalogue, events: Sequence[str], name: str) -> set[str]:
+    """The C types that an argument of one of the events has; empty where none has it."""
+    return {a.ctype for e in events for spec in catalogue.variants(e) for a in spec.arguments if a.name == name}
 
 
 class _Key:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from otelbridge.mapping.language import PSEUDO_ARGUMENTS
@@ -16,6 +17,7 @@ from otelbridge.mapping.rules import Evaluate
 from otelbridge.records import Value
 
 MAX_LENGTH = 1000
+MAX_DEPTH = 50
 _PSEUDO = {name: f"n[{place}]" for place, name in enumerate(PSEUDO_ARGUMENTS)}
 _TEXTS = frozenset(PSEUDO_ARGUMENTS) - {"thread"}
 _BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.BitAnd: "&", ast.BitOr: "|"}
@@ -23,6 +25,8 @@ _UNARY = {ast.USub: "-", ast.Invert: "~", ast.Not: "not "}
 _COMPARE = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.In: "in", ast.NotIn: "not in",
 }  # fmt: skip
+_TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
+"""The comparison with its sides exchanged."""
 _OPERATORS = _BINARY.keys() | _UNARY.keys()
 _SIDES = ("begin", "end")
 _NAME = re.compile(r"(?:(?:begin|end)\.)?[A-Za-z_]\w*")
@@ -32,9 +36,13 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 class ExpressionError(ValueError):
     """The text is no expression of the language. `column` counts from 0 in the text, `length` is what is meant."""
 
-    def __init__(self, text: str, column: int = 0, length: int = 1) -> None:
+    def __init__(self, text: str, column: int = 0, length: int = 1, repair: str = "") -> None:
         super().__init__(text)
-        self.column, self.length = column, length
+        self.column, self.length, self.repair = column, length, repair
+
+    def moved(self, columns: int) -> ExpressionError:
+        """The same problem in a text that has so many columns before this one."""
+        return ExpressionError(str(self), self.column + columns, self.length, self.repair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +57,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression."""
+    """A checked expression. `column` is where it begins in the text that it was read from; its problems count from there."""
 
     text: str
     tree: ast.expr
+    column: int = 0
 
     @cached_property
     def references(self) -> tuple[Reference, ...]:
@@ -82,17 +91,27 @@ def parse_expression(text: str) -> Expression:
         ExpressionError: It is something else than an expression of the language.
     """
     if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters", 0, 1)
+        raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters, this one has {len(text)}", 0, len(text))
     if _NAME.fullmatch(text):
         return Expression(text, _named(text))
     stripped = text.strip()
+    column = len(text) - len(text.lstrip())
     try:
-        tree = ast.parse(stripped, mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        column = (getattr(error, "offset", 1) or 1) - 1
-        raise ExpressionError(f"'{text}' is no expression", min(max(0, column), len(text) - 1), 1) from None
-    _check(tree, stripped)
-    return Expression(stripped, tree)
+        tree = _parsed(stripped)
+        _check(tree, stripped)
+    except ExpressionError as error:
+        raise error.moved(column) from None
+    return Expression(stripped, tree, column)
+
+
+def _parsed(text: str) -> ast.expr:
+    """Python's tree of a text. What Python only warns of, such as an unknown escape, is refused as well."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError, Warning):
+        raise ExpressionError(f"'{text}' is no expression", 0, max(1, len(text)), "for example ret < 0") from None
 
 
 def _named(text: str) -> ast.expr:
@@ -104,24 +123,29 @@ def _named(text: str) -> ast.expr:
     return ast.Attribute(ast.Name(side, ast.Load(), **place), name, ast.Load(), **place)
 
 
-def _refused(node: ast.AST, text: str, why: str) -> ExpressionError:
-    column = getattr(node, "col_offset", 0)
-    end = getattr(node, "end_col_offset", column + 1) or column + 1
+def _refused(node: ast.expr, text: str, why: str) -> ExpressionError:
+    column, end = 0, len(text)
+    if node.lineno == node.end_lineno == 1:
+        # Python counts columns in bytes.
+        line = text.encode("utf-8", "replace")
+        column, end = (len(line[:place].decode("utf-8", "replace")) for place in (node.col_offset, node.end_col_offset or 0))
     return ExpressionError(f"'{text[column:end]}' {why}", column, max(1, end - column))
 
 
-def _check(node: ast.AST, text: str) -> None:
+def _check(node: ast.expr, text: str, depth: int = 0) -> None:
     """Refuse what the language does not have."""
     why = _refusal(node)
     if why:
         raise _refused(node, text, f"is not allowed: {why}")
+    if depth >= MAX_DEPTH:
+        raise ExpressionError(f"the expression is nested more than {MAX_DEPTH} levels deep", 0, len(text))
     if not isinstance(node, ast.Attribute):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.expr):
-                _check(child, text)
+                _check(child, text, depth + 1)
 
 
-def _refusal(node: ast.AST) -> str:
+def _refusal(node: ast.expr) -> str:
     """Why a piece of an expression cannot be, empty if it can."""
     if isinstance(node, ast.Attribute):
         sided = isinstance(node.value, ast.Name) and node.value.id in _SIDES
@@ -202,6 +226,8 @@ class _Types:
             if isinstance(op, (ast.In, ast.NotIn)):
                 if not isinstance(right, (ast.List, ast.Tuple)):
                     raise _refused(right, self._text, "is no list; 'in' takes one, for example [1, 2]")
+                if not right.elts:
+                    raise _refused(node, self._text, "decides nothing: the list is empty")
                 for item in right.elts:
                     self._same(left, item)
             else:
@@ -212,16 +238,34 @@ class _Types:
     def _same(self, left: ast.expr, right: ast.expr) -> None:
         types = {self.of(left), self.of(right)} - {"any"}
         if types == {"integer", "text"}:
-            raise _refused(right, self._text, f"is {self.of(right)}, but what it is compared with is {self.of(left)}")
+            words = {"integer": "an integer", "text": "text"}
+            error = _refused(
+                right, self._text, f"is {words[self.of(right)]}, but what it is compared with is {words[self.of(left)]}"
+            )
+            error.repair = "texts stand in quotes, integers do not"
+            raise error
 
     def _possible(self, node: ast.Compare, left: ast.expr, op: ast.cmpop, right: ast.expr) -> None:
         """An unsigned argument is never below zero."""
+        if _number(left) is not None:
+            left, right, op = right, left, _TURNED.get(type(op), type(op))()
         found = next(_references(left), None) if isinstance(left, (ast.Name, ast.Attribute)) else None
-        if found is None or not isinstance(op, (ast.Lt, ast.LtE)) or not self._unsigned(found):
-            return
         limit = _number(right)
-        if limit is not None and (limit < 0 or (limit == 0 and isinstance(op, ast.Lt))):
-            raise _refused(node, self._text, f"is never true: '{found.name}' is unsigned")
+        if found is None or limit is None or not self._unsigned(found):
+            return
+        truth = _truth_above_zero(op, limit)
+        if truth is not None:
+            raise _refused(node, self._text, f"is {'always' if truth else 'never'} true: '{found.name}' is unsigned")
+
+
+def _truth_above_zero(op: ast.cmpop, limit: int) -> bool | None:
+    """Whether a comparison with a limit is true for every number from 0 on; None where that depends on the number."""
+    below = limit < 0
+    if isinstance(op, (ast.Lt, ast.GtE)):
+        return isinstance(op, ast.GtE) if limit <= 0 else None
+    if isinstance(op, (ast.LtE, ast.Eq)):
+        return False if below else None
+    return True if below else None
 
 
 def _number(node: ast.expr) -> int | None:
@@ -346,9 +390,10 @@ def parse_template(text: str) -> Template:
             raise ExpressionError(f"a single '{found[0]}' stands in '{text}'; write it twice to mean itself", found.start(), 1)
         else:
             try:
-                pieces.append(parse_expression(found[1]))
+                expression = parse_expression(found[1])
             except ExpressionError as error:
-                raise ExpressionError(str(error), found.start() + 1 + error.column, error.length) from None
+                raise error.moved(found.start() + 1) from None
+            pieces.append(replace(expression, column=expression.column + found.start() + 1))
     pieces.append(text[place:])
     return Template(tuple(piece for piece in pieces if piece != ""))
 

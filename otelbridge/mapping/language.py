@@ -44,7 +44,7 @@ SPAN: Section = {
     ),
     "repeated_begin": Key(
         "close | stack | queue | ignore | prefer",
-        "What a begin does while one with the same key is open. `close`: the open one ends as incomplete (this is the default). "
+        "What a begin does while one with the same key is open. `close`: the open one ends as incomplete (the default). "
         "`stack`: both are open, the youngest ends first. `queue`: the oldest ends first. `ignore`: the first one counts. "
         "`prefer`: the begins are named best first, and a better one moves the begin.",
     ),

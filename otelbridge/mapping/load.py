@@ -34,11 +34,18 @@ def user_files(paths: Iterable[Path]) -> list[File]:
     """
     found: list[File] = []
     for path in paths:
-        inside = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
-        if not inside:
-            raise UsageError(f"The folder '{path}' has no .yaml file in it; name a mapping file.")
-        found += [_read(one) for one in inside]
+        found += [_read(one) for one in (_inside(path) if path.is_dir() else [path])]
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        inside = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    except OSError as error:
+        raise UsageError(f"The folder '{folder}' cannot be read: {error.strerror or error}.") from None
+    if not inside:
+        raise UsageError(f"The folder '{folder}' has no .yaml file in it; name a mapping file.")
+    return inside
 
 
 def load_with_shipped(paths: Iterable[Path], catalogue: Catalogue) -> Mapping:
@@ -57,8 +64,11 @@ def _read(path: Path) -> File:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"The mapping '{path}' cannot be read: {error.strerror or error}.") from None
+    if len(data) > MAX_BYTES:
+        # Cut off where a character may go on, so its text is only good for saying that it is too long.
+        return File(str(path), data.decode("utf-8-sig", "replace"))
     try:
-        return File(str(path), data.decode("utf-8-sig"))
+        return File(str(path), data.decode("utf-8-sig"), shipped=path.resolve().parent == shipped_folder())
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         problem = Problem(Location(str(path), line, 1), "the file is no UTF-8 text", "save it as UTF-8")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Literal
 
 import yaml
+from yaml.reader import ReaderError
 
 from otelbridge.errors import Location, Problem
 
@@ -16,7 +17,10 @@ MAX_DEPTH = 20
 MAX_NODES = 100_000
 """With what aliases repeat counted again, so that a small file cannot grow into a large one."""
 
+_MAX_SHOWN = 160
+"""So much of a line is shown in a message."""
 _NULLS = ("", "~", "null")
+_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -37,6 +41,10 @@ class Node:
         return {"text": f"'{self.text}'", "null": "nothing", "list": "a list", "map": "a table of keys"}[self.kind]
 
 
+Noted = Callable[..., None]
+"""Notes a problem: (node or place, text, repair)."""
+
+
 class Problems:
     """Collects what is wrong in one file."""
 
@@ -49,6 +57,9 @@ class Problems:
         """Note a problem at a node."""
         location = place.location if isinstance(place, Node) else place
         line = self._lines[location.line - 1] if location.line <= len(self._lines) else ""
+        if len(line) > _MAX_SHOWN:
+            line = line[: _MAX_SHOWN - 2] + " …" if location.column < _MAX_SHOWN else ""
+            location = replace(location, length=max(1, min(location.length, _MAX_SHOWN - location.column)))
         self.found.append(Problem(location, text, repair, line))
 
 
@@ -58,6 +69,8 @@ def did_you_mean(word: str, words: Iterator[str] | list[str] | tuple[str, ...]) 
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
+    if len(known) == 1:
+        return f"only '{known[0]}' can be here"
     return f"one of: {', '.join(known)}" if 0 < len(known) <= 30 else ""  # noqa: PLR2004  # more would fill the screen
 
 
@@ -69,6 +82,8 @@ def parse(text: str, path: str) -> tuple[Node | None, Problems]:
         return None, problems
     try:
         return _tree(text, path, problems), problems
+    except ReaderError as error:
+        problems.add(_character(error, text, path), f"this is not YAML: {_reason(error)}", "remove that character")
     except yaml.YAMLError as error:
         problems.add(_marked(error, path), f"this is not YAML: {_reason(error)}", "check quotes, brackets and indentation")
     except _BoundError as error:
@@ -116,7 +131,11 @@ class _Builder:
         elif isinstance(event, yaml.AliasEvent):
             node = self._anchors.get(event.anchor or "")
             if node is None:
-                raise _BoundError(self._at(event), f"'*{event.anchor}' refers to no anchor before it", "")
+                raise _BoundError(
+                    self._at(event),
+                    f"'*{event.anchor}' refers to no anchor before it",
+                    f"write '&{event.anchor}' before what it stands for",
+                )
             self._count(event, _size(node))
             self._attach(node)
         elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
@@ -131,8 +150,9 @@ class _Builder:
         self._keys.append(None)
 
     def _put(self, node: Node, event: yaml.ScalarEvent | yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
-        if event.tag not in (None, "!") and not str(event.tag).startswith("tag:yaml.org,2002:"):
-            self._problems.add(node, f"the tag '{event.tag}' has no meaning here", "remove it")
+        if event.tag not in (None, "!") and event.tag not in _TAGS:
+            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
+            self._problems.add(node, f"the tag '{tag}' has no meaning here", "remove it")
         self._count(event, 1)
         if event.anchor:
             self._anchors[event.anchor] = node
@@ -142,7 +162,7 @@ class _Builder:
         self._nodes += number
         if self._nodes > MAX_NODES:
             raise _BoundError(
-                self._at(event), f"the file has more than {MAX_NODES} values", "aliases repeat what they refer to"
+                self._at(event), f"the file has more than {MAX_NODES} values", "split it; aliases repeat what they refer to"
             )
 
     def _attach(self, node: Node) -> None:
@@ -156,8 +176,8 @@ class _Builder:
         key = self._keys[-1]
         if key is None:
             self._keys[-1] = node
-            if node.kind not in ("text", "null"):
-                self._problems.add(node, f"{node.what} cannot be a key", "keys are words")
+            if node.kind != "text":
+                self._problems.add(node, f"{node.what} cannot be a key", "keys are words; put quotes around what is one")
         else:
             holder.entries.append((key, node))
             self._keys[-1] = None
@@ -182,11 +202,19 @@ def _size(node: Node) -> int:
     return total
 
 
+def _character(error: ReaderError, text: str, path: str) -> Location:
+    """Where the character stands that cannot be read. Loaders count differently, so it is looked for."""
+    before = text[: max(0, text.find(chr(error.character)))]
+    return Location(path, before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
 def _marked(error: yaml.YAMLError, path: str) -> Location:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     return Location(path, mark.line + 1, mark.column + 1) if mark is not None else Location(path, 1, 1)
 
 
 def _reason(error: yaml.YAMLError) -> str:
+    if isinstance(error, ReaderError):
+        return f"the character U+{error.character:04X} is not allowed"
     parts = [getattr(error, "context", None), getattr(error, "problem", None)]
     return ", ".join(str(part) for part in parts if part) or str(error).splitlines()[0]

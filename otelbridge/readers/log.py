@@ -32,7 +32,6 @@ CHUNK_BYTES = 1 << 18
 ASSUMED_STEP_NS = 1000
 """Lines without a stamp are taken to be so far apart, so that they have an order."""
 
-_MICROS_DIGITS = 6
 _MAX_HOT = 8
 _HOT_SHARE = 16
 """An event that is only counted and makes up more than a 16th of a block is counted without being looked at."""
@@ -54,18 +53,27 @@ _CUT_STAMP = re.compile(rb"\d{1,10}@\d")
 _ANY_STAMP = re.compile(rb"\d{1,10}@\d|\d{4}-\d\d-\d\dT\d")
 _BEFORE_NAME = {"thread": b":", "iso": b"Z "}
 _STAMP_SIGN = {"thread": b"@", "iso": b"Z "}
-"""What stands in a stamp, and hardly anywhere else."""
-_SECOND_OF = {"thread": re.compile(rb"\n\d++@(\d++)\."), "iso": re.compile(rb"\n(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")}
-_HEAD = {"thread": rb"\n(\d++)@\d++\.(\d{6}):", "iso": rb"\n()\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(\d{1,6}))?Z "}
+"""What stands in a stamp, and hardly anywhere else. One that does: `ram_save_page /rom@etc/acpi/tables: offset: 0x0`."""
+_STAMPS = {"thread": re.compile(rb"@\d{1,11}+\.\d{6}:"), "iso": re.compile(rb"\dZ ")}
+_SECOND_OF = {"thread": re.compile(rb"\n\d{1,10}+@(\d{1,11}+)\."), "iso": re.compile(rb"\n(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")}
+_STAMP = {
+    "thread": (rb"(\d{1,10}+)@(\d{1,11}+)\.(\d{6}):", rb"\d{1,10}+@\d{1,11}+\.\d{6}:"),
+    "iso": (
+        rb"()(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?Z ",
+        rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z ",
+    ),
+}
+"""With groups for thread, second and fraction, and without."""
 
 Form = Literal["thread", "iso"]
 
 
 @lru_cache(maxsize=64)
 def _scanner(form: Form, hot: frozenset[bytes]) -> re.Pattern[bytes]:
-    """Finds the lines that are not of the hot events: thread, fraction, name, blank, raw."""
-    skip = b"(?!(?:" + b"|".join(sorted(hot)) + rb")(?:[ \n]|\Z))" if hot else b""
-    return re.compile(_HEAD[form] + skip + rb"([A-Za-z_]\w*+)(?: ([^\n]*+))?+(?=\n|\Z)")
+    """Finds the lines that are not of the hot events: thread, second, fraction, name, raw, all empty for a foreign line."""
+    grouped, bare = _STAMP[form]
+    skip = rb"(?!" + bare + b"(?:" + b"|".join(sorted(hot)) + b") )" if hot else b""
+    return re.compile(rb"\n" + skip + b"(?:" + grouped + rb"([A-Za-z_]\w*+)(?: ([^\n]*+))?+(?=\n|\Z)|[^\n]*+)")
 
 
 @lru_cache(maxsize=4096)
@@ -231,34 +239,46 @@ class LogReader:
         form = self._form
         if form is None:
             return
+        left = chunk.count(b"\n", start)
+        if chunk.count(_STAMP_SIGN[form], start) != left and len(_STAMPS[form].findall(chunk, start)) != left:
+            self._plain(chunk[start:])
+            return
         while start < end:
-            stop = self._window_end(form, chunk, start)
-            if stop > start:
-                self._segment(form, chunk[start:stop] if stop - start < end else chunk)
+            stop, total = self._window_end(form, chunk, start, left)
+            if total:
+                self._segment(form, chunk[start:stop] if stop - start < end else chunk, total)
+            left -= total
             if stop < end and not self._next_window(form, chunk, stop):
                 return
             start = stop
 
-    def _mark(self, form: Form) -> bytes:
-        """What every line of the current second has in it."""
-        if form == "thread":
-            return b"@%d." % self._second
-        return _iso_text(self._second)
+    @staticmethod
+    def _mark(form: Form, second: int) -> bytes:
+        """What every line of a second has in it."""
+        return b"@%d." % second if form == "thread" else _iso_text(second)
 
-    def _window_end(self, form: Form, chunk: bytes, start: int) -> int:
-        """Where the first line of a later second begins."""
+    def _window_end(self, form: Form, chunk: bytes, start: int, left: int) -> tuple[int, int]:
+        """Where the first line of a later second begins, and how many of the lines left stand before it."""
         if self._second < 0:
-            return start
-        if chunk.count(self._mark(form), start) == chunk.count(b"\n", start):
-            return len(chunk)
-        current = self._mark(form).strip(b"@.")
+            return start, 0
+        mark = self._mark(form, self._second)
+        last = chunk.rfind(b"\n", start)
+        if chunk.find(mark, last) > 0 and chunk.count(mark, start) == left:
+            return len(chunk), left
+        # Mostly the next second follows, and nothing but this one stands before it.
+        following = chunk.rfind(b"\n", start, chunk.find(self._mark(form, self._second + 1), start) + 1)
+        if following >= start:
+            total = chunk.count(b"\n", start, following)
+            if chunk.count(mark, start, following) == total:
+                return following, total
+        current = mark.strip(b"@.")
         for found in _SECOND_OF[form].finditer(chunk, start):
             if found[1] == current:
                 continue
             second = int(found[1]) if form == "thread" else _iso_second(found[1])
             if second is not None and second > self._second:
-                return found.start()
-        return len(chunk)
+                return found.start(), chunk.count(b"\n", start, found.start())
+        return len(chunk), left
 
     def _next_window(self, form: Form, chunk: bytes, place: int) -> bool:
         """Enter the second of the line at `place`; False if the rest of the chunk was read line by line instead."""
@@ -266,41 +286,41 @@ class LogReader:
         second = None if found is None else int(found[1]) if form == "thread" else _iso_second(found[1])
         line_end = chunk.find(b"\n", place + 1)
         line = chunk[place + 1 : line_end if line_end > 0 else len(chunk)]
-        if second is None or self._event_of(line) is None:
-            # Only an event's time counts; that of an error message does not.
+        if second is None or second <= self._second or self._event_of(line) is None:
+            # Only an event's own stamp counts; that of an error message, or one within a line, does not.
             self._plain(chunk[place:])
             return False
         self._enter(second)
         return True
 
-    def _segment(self, form: Form, lines: bytes) -> None:
-        """Lines up to the end of a window: at once if they are all events of this second, else one by one."""
-        total = lines.count(b"\n")
-        if lines.count(self._mark(form)) != total or lines.count(_STAMP_SIGN[form]) != total:
-            self._plain(lines)
-            return
-        hot = {name: lines.count(_BEFORE_NAME[form] + name + b" ") for name in self._hot}
+    def _segment(self, form: Form, lines: bytes, total: int) -> None:
+        """Lines up to the end of a window: at once if they are all events, else one by one."""
         found = _scanner(form, self._hot).findall(lines)
-        if len(found) + sum(hot.values()) != total:
+        hot = dict.fromkeys(self._hot, total - len(found))
+        if len(hot) > 1:
+            hot = {name: lines.count(_BEFORE_NAME[form] + name + b" ") for name in self._hot}
+        if len(found) + sum(hot.values()) != total or not _all_whole(form, found):
             self._plain(lines)
             return
-        base = self._second * 1_000_000
         rows, known, wanted = self._found, self._known, self._rows
         default = self._thread
         numbered = self._numbers_are_threads and form == "thread"
+        last_ns = self._last_ns or 0
         seen: Counter[bytes] = Counter()
-        for thread, fraction, name, raw in found:
-            micros = int(fraction) if len(fraction) == _MICROS_DIGITS else int(fraction.ljust(_MICROS_DIGITS, b"0"))
+        for thread, second, fraction, name, raw in found:
             event = wanted.get(name)
             if event is not None:
-                time_ns = (base + micros) * 1000
+                if form == "thread":
+                    time_ns = int(second + fraction) * 1000
+                else:
+                    time_ns = (_iso_second(second) or 0) * SECOND_NS + int(fraction.ljust(9, b"0"))
                 rows.append(Row(time_ns, int(thread) if numbered else default, event, raw))
-                if time_ns > (self._last_ns or 0):
-                    self._last_ns = time_ns
+                last_ns = max(last_ns, time_ns)
             elif name in known and name not in self._sums:
                 seen[name] += 1
             else:
                 self._counted(name, raw)
+        self._last_ns = last_ns or None
         self._close_segment(form, lines, seen, hot, total)
         self._total += total
         self._lines += total
@@ -532,6 +552,12 @@ class LogReader:
 @lru_cache(maxsize=64)
 def _iso_text(second: int) -> bytes:
     return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}".encode()
+
+
+def _all_whole(form: Form, found: list[tuple[bytes, bytes, bytes, bytes, bytes]]) -> bool:
+    """Whether every line is a stamped one, of a moment that exists."""
+    seconds = {line[1] for line in found}
+    return b"" not in seconds and (form == "thread" or all(_iso_second(second) is not None for second in seconds))
 
 
 def _last_line(lines: bytes) -> bytes:

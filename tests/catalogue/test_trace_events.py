@@ -64,7 +64,9 @@ def skipped(text: str) -> list[tuple[int, str]]:
     ],
 )
 def test_a_declaration_gives_its_arguments_and_its_format(line: str, arguments: str, printed: str) -> None:
-    expected = tuple(Argument(name, ctype) for ctype, _, name in (part.rpartition(" ") for part in arguments.split("; ") if part))
+    expected = tuple(
+        Argument(name, ctype) for ctype, _, name in (part.rpartition(" ") for part in arguments.split("; ") if part)
+    )
     assert parsed(line) == (EventSpec("e", expected, printed),)
 
 
@@ -168,7 +170,7 @@ def test_text_of_a_page_around_declarations_is_skipped_and_said_with_its_line() 
         'e(int) "%d"',
         'e(int a "%d"',
         'e(int a) "%d" PRIfoo',
-        'e(int a) %d',
+        "e(int a) %d",
         'tcg e(int a) "one format %d"',
         "e",
     ],
@@ -178,7 +180,7 @@ def test_a_line_that_qemu_would_refuse_is_skipped(line: str) -> None:
 
 
 def test_a_cut_declaration_does_not_swallow_the_next_one() -> None:
-    text = f'cut(int a, int\n{STATE}\n'
+    text = f"cut(int a, int\n{STATE}\n"
     assert parsed(text) == (STATE_SPEC,)
     assert skipped(text) == [(1, "cut(int a, int")]
 

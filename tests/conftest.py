@@ -1,0 +1,60 @@
+"""Fixtures of all tests: recordings, reference data beside the checkout, the command itself."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+PROJECT = TESTS.parent
+
+
+def is_there(path_or_program: Path | str) -> bool:
+    """Whether a path exists (a `Path`, or text with a slash), or a program is on PATH (a plain word)."""
+    if isinstance(path_or_program, Path) or "/" in path_or_program:
+        return Path(path_or_program).exists()
+    return shutil.which(path_or_program) is not None
+
+
+def need(path_or_program: Path | str, reason: str) -> None:
+    """Skip the test where something that it needs is missing; in CI (`OTELBRIDGE_CI=1`) fail it instead."""
+    if is_there(path_or_program):
+        return
+    if os.environ.get("OTELBRIDGE_CI") == "1":
+        pytest.fail(f"{path_or_program} is missing: {reason}", pytrace=False)
+    pytest.skip(f"{path_or_program} is missing: {reason}")
+
+
+@pytest.fixture(scope="session", name="need")
+def need_fixture() -> object:
+    """The helper `need`, as a fixture: importlib mode gives tests no `import conftest`."""
+    return need
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference folder beside the checkout: catalogues of every QEMU release and many more recordings."""
+    path = PROJECT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip(f"{path} is missing: reference data that the checkout does not hold")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_recordings(shared: Path) -> Path:
+    """All recordings of the reference folder, as `<group>/<scenario>/`."""
+    return shared / "recordings"
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The recordings that the checkout holds, as `<group>/<scenario>/`."""
+    return TESTS / "recordings"
+
+
+@pytest.fixture(scope="session")
+def otelbridge_command() -> list[str]:
+    """What starts otelbridge as a process of its own."""
+    return [sys.executable, "-m", "otelbridge"]
