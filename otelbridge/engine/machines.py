@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from otelbridge.engine.ids import span_id, trace_id
-from otelbridge.engine.outlet import Body, Outlet, Shape, Stream, given
+from otelbridge.engine.outlet import Body, Outlet, Stream, given
 from otelbridge.engine.series import SeriesTable
-from otelbridge.engine.state import Key, Loader, MachineState, Root, Saver, Trace
+from otelbridge.engine.state import Key, Loader, MachineState, Root, Saver, Shape, Trace
 from otelbridge.mapping.rules import Arguments, Failure, MachineRule, Now, SpanRule
 from otelbridge.records import INTERNAL, FinishedSpan, Link, Row, Value
 
+_MAX_KNOWN = 1000
 _STATES_A_ROOT = 1_000_000
 """States of one root are numbered within this, so that a state's number is never another root's."""
 
@@ -69,14 +70,22 @@ class Machines:
         """What an expression may know at this event beside its arguments."""
         if machine is None:
             return Now(row.thread, None, None, None, row.event)
-        root = machine.root
-        role = self.role(machine) if machine.stale else machine.role
-        return Now(row.thread, root.state if root else None, role, None, row.event)
+        if machine.stale:
+            self.role(machine)
+        known = machine.known.get((row.thread, row.event))
+        if known is None:
+            if len(machine.known) > _MAX_KNOWN:
+                machine.known.clear()
+            root = machine.root
+            known = Now(row.thread, root.state if root else None, machine.role, None, row.event)
+            machine.known[row.thread, row.event] = known
+        return known
 
     def role(self, machine: MachineState) -> str | None:
         """The role that events spoke for since the machine opened, else those before, else its first state."""
         if machine.stale:
             machine.role, machine.stale = self._role(machine), False
+            machine.known.clear()
         return machine.role
 
     def _role(self, machine: MachineState) -> str | None:

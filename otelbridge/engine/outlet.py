@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from otelbridge.engine.ids import trace_id
 from otelbridge.engine.series import SeriesTable
-from otelbridge.engine.state import Loader, Root, Saver, Trace
+from otelbridge.engine.state import Loader, Root, Saver, Shape, Trace
 from otelbridge.mapping.rules import Duration, SpanRule
-from otelbridge.records import ERROR, SECOND_NS, UNSET, Attributes, Exemplar, FinishedSpan, Link, Scope, SpanEvent, Value
+from otelbridge.records import ERROR, SECOND_NS, UNSET, Attributes, Exemplar, FinishedSpan, Link, SpanEvent, Value
 
 ADOPT_NS = 10 * SECOND_NS
 """Spans that ended so long before a migration opened (a TLS handshake, say) still belong to it."""
@@ -61,14 +61,6 @@ class Accounting:
         self.first_ns, self.last_ns = state["times"]
 
 
-class Shape(NamedTuple):
-    """What a rule gives to all its spans."""
-
-    scope: Scope
-    name: str
-    kind: int
-
-
 class Body(NamedTuple):
     """What a span has beside its ids: filled in when it ends."""
 
@@ -110,8 +102,10 @@ class Outlet:
 
     def record(self, duration: Duration, span: FinishedSpan, trace: Trace, root: Root | None = None) -> None:
         """Put the length of a span into its histogram. A span that may not be kept leaves its root as the exemplar."""
-        by = dict(span.attributes)
-        attributes = given((name, by.get(name)) for name in duration.by)
+        attributes: Attributes = ()
+        if duration.by:
+            by = dict(span.attributes)
+            attributes = given([(name, by.get(name)) for name in duration.by])
         seconds = (span.end_ns - span.start_ns) / SECOND_NS
         exemplar = None
         if trace.id is not None:
@@ -126,6 +120,22 @@ class Outlet:
             self.spans.append(_settled(trace, span))
 
     # --- the slowest of many --------------------------------------------------------------------------
+
+    def count_short(self, root: Root, rule: SpanRule, start_ns: int, end_ns: int) -> bool:
+        """Only count a span that is no longer than the slowest so many are; False if it must be looked at."""
+        heap = root.kept.get(rule.id, [])
+        if rule.keep is None or len(heap) < rule.keep.slowest or end_ns - start_ns >= heap[0][0]:
+            return False
+        duration, trace = rule.duration, root.trace
+        if duration is not None:
+            if duration.by:
+                return False
+            seconds = (end_ns - start_ns) / SECOND_NS
+            exemplar = None if trace.id is None else Exemplar(end_ns, seconds, trace.id, root.span_id)
+            self._series.record(duration.metric, (), seconds, exemplar, duration.limit)
+        self._accounting.finished += 1
+        self._accounting.not_kept += 1
+        return True
 
     def keep(self, root: Root, rule: SpanRule, number: int, span: FinishedSpan, *, complete: bool) -> None:
         """Hold a span back among the slowest of its rule; the one that falls out was only counted.
@@ -200,7 +210,7 @@ class Outlet:
 
 def given(pairs: Iterable[tuple[str, Value | None]]) -> Attributes:
     """The attributes that have a value."""
-    return tuple((name, value) for name, value in pairs if value is not None)
+    return tuple([(name, value) for name, value in pairs if value is not None])
 
 
 def _settled(trace: Trace, span: FinishedSpan) -> FinishedSpan:

@@ -9,7 +9,7 @@ from typing import Any
 
 from otelbridge.engine.ids import span_id, trace_id
 from otelbridge.engine.machines import Machines, failure_of
-from otelbridge.engine.outlet import Body, Outlet, Shape, Stream, given
+from otelbridge.engine.outlet import Body, Outlet, Stream, given
 from otelbridge.engine.state import MAX_NOTES, Key, Loader, MachineState, OpenSpan, Root, RuleState, Saver, Trace
 from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, NoteOn, Now, SpanRule
 from otelbridge.records import Row, SpanEvent, Value
@@ -83,8 +83,10 @@ class Pairs:
         if rule.ordinals:
             span.ordinals = tuple((name, self._ordinal(machine, rule, span)) for name, machine in rule.ordinals)
         if span.root is not None:
-            self._offer(rule, span, span.root)
-            self._link(rule, span, span.root, arguments, self._now(rule, row))
+            if self._index is not None:
+                self._offer(rule, span, span.root)
+            if rule.links:
+                self._link(rule, span, span.root, arguments, self._now(rule, row))
         return span
 
     def _place(self, rule: SpanRule, span: OpenSpan) -> tuple[bytes, Trace, Root | None]:
@@ -148,8 +150,11 @@ class Pairs:
         if not waiting:
             return False
         span = waiting[0] if rule.repeated_begin == "queue" else waiting[-1]
-        both = now._replace(begin_event=span.begin_event, end_event=row.event)
-        self._end(state, span, time_ns, row.event, arguments, failure_of(on.failure, span.arguments, arguments, both))
+        failed = None
+        if on.failure is not None:
+            both = now._replace(begin_event=span.begin_event, end_event=row.event)
+            failed = failure_of(on.failure, span.arguments, arguments, both)
+        self._end(state, span, time_ns, row.event, arguments, failed)
         return True
 
     def _end(
@@ -166,28 +171,39 @@ class Pairs:
         state.remove(span)
         end_ns = max(time_ns, span.start_ns)
         self.close_children(span.span_id, end_ns, event)
+        plain = event is not None and failed is None and span.failure is None
+        competes = rule.keep is not None and root is not None and not root.closed
+        if competes and plain and root is not None and self._outlet.count_short(root, rule, span.start_ns, end_ns):
+            trace.open -= 1
+            trace.last_ns = max(trace.last_ns, end_ns)
+            return
         body = Body(
             span.start_ns, end_ns, _attributes(rule, span, event, arguments), span.notes, span.links, failed or span.failure,
             span.dropped_notes, event is not None,
         )  # fmt: skip
-        shape = Shape(rule.scope, rule.name, rule.kind)
-        finished = self._outlet.finished(trace, span.span_id, span.parent_id, shape, body)
+        finished = self._outlet.finished(trace, span.span_id, span.parent_id, state.shape, body)
         if rule.duration is not None and event is not None:
             self._outlet.record(rule.duration, finished, trace, root if rule.keep else None)
         trace.open -= 1
         trace.last_ns = max(trace.last_ns, end_ns)
-        if rule.keep is not None and root is not None and not root.closed:
+        if competes and root is not None:
             self._outlet.keep(root, rule, span.number, finished, complete=event is not None)
         else:
             self._outlet.give(trace, finished)
 
     def close_children(self, parent_id: bytes, end_ns: int, event: str | None) -> None:
-        """What lasts until the next one ends with its parent at the latest; what competes to be kept must do so by then."""
+        """What lasts until the next one ends with its parent at the latest."""
         for state in self._until_next:
+            if not state.by_number:
+                continue
             for span in [s for s in state.by_number.values() if s.parent_id == parent_id]:
                 self._end(state, span, end_ns, event, None, None)
+
+    def close_root(self, root_id: bytes, end_ns: int, event: str | None) -> None:
+        """A root ends, and with it what lasts until the next one; what competes to be kept within it must do so now."""
+        self.close_children(root_id, end_ns, event)
         for state in self._kept:
-            for span in [s for s in state.by_number.values() if s.root is not None and s.root.span_id == parent_id]:
+            for span in [s for s in state.by_number.values() if s.root is not None and s.root.span_id == root_id]:
                 self._end(state, span, end_ns, None, None, None)
 
     def time_out(self, time_ns: int) -> None:

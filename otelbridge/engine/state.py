@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from otelbridge.mapping.rules import Arguments, MachineRule, SpanRule
+from otelbridge.mapping.rules import Arguments, MachineRule, Now, SpanRule
 from otelbridge.records import FinishedSpan, Link, Scope, SpanEvent, Value
 
 MAX_NOTES = 128
@@ -78,7 +78,7 @@ class OpenSpan:
         self.arguments: Arguments = ()
         self.rank = 0
         self.parent_id = b""
-        self.trace: Trace = Trace(("", 0, 0))
+        self.trace: Trace
         self.root: Root | None = None
         self.notes: list[SpanEvent] = []
         self.dropped_notes = 0
@@ -87,13 +87,22 @@ class OpenSpan:
         self.links: tuple[Link, ...] = ()
 
 
+class Shape(NamedTuple):
+    """What a rule gives to all its spans."""
+
+    scope: Scope
+    name: str
+    kind: int
+
+
 class RuleState:
     """The open spans of one rule, by key and by age."""
 
-    __slots__ = ("by_key", "by_number", "number", "rule")
+    __slots__ = ("by_key", "by_number", "number", "rule", "shape")
 
     def __init__(self, rule: SpanRule) -> None:
         self.rule = rule
+        self.shape = Shape(rule.scope, rule.name, rule.kind)
         self.number = 0
         self.by_key: dict[Key, list[OpenSpan]] = {}
         self.by_number: dict[int, OpenSpan] = {}
@@ -128,7 +137,7 @@ class RuleState:
 class MachineState:
     """One machine: whether it is open, and the roles that events spoke for since it last closed."""
 
-    __slots__ = ("evidence", "number", "role", "root", "rule", "stale")
+    __slots__ = ("evidence", "known", "number", "role", "root", "rule", "stale")
 
     def __init__(self, rule: MachineRule) -> None:
         self.rule = rule
@@ -137,7 +146,9 @@ class MachineState:
         self.evidence: set[str] = set()
         self.role: str | None = None
         self.stale = True
-        """Whether something has come that may change the role."""
+        """Whether something has come that may change the role or the state."""
+        self.known: dict[tuple[int | None, str], Now] = {}
+        """What expressions may know, by thread and event, since that last changed."""
 
 
 # --- plain data -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -68,12 +68,26 @@ _STAMP = {
 Form = Literal["thread", "iso"]
 
 
+Hot = frozenset[tuple[int, bytes]]
+"""Events that are counted without being looked at: the width of the stamp before the name, the name."""
+Line = tuple[bytes, bytes, bytes, bytes, bytes]
+"""Thread, second, fraction, name, raw; all empty for a line that is no stamped one."""
+
+
 @lru_cache(maxsize=64)
-def _scanner(form: Form, hot: frozenset[bytes]) -> re.Pattern[bytes]:
-    """Finds the lines that are not of the hot events: thread, second, fraction, name, raw, all empty for a foreign line."""
+def _scanner(form: Form, hot: Hot, *, strict: bool) -> re.Pattern[bytes]:
+    """Finds the lines that are not of the hot events.
+
+    Unless `strict`, a line is of a hot event if the event's name stands at its place, whatever stands before it; that costs
+    half, and is enough where every line is known to be stamped.
+    """
     grouped, bare = _STAMP[form]
-    skip = rb"(?!" + bare + b"(?:" + b"|".join(sorted(hot)) + b") )" if hot else b""
-    return re.compile(rb"\n" + skip + b"(?:" + grouped + rb"([A-Za-z_]\w*+)(?: ([^\n]*+))?+(?=\n|\Z)|[^\n]*+)")
+    sign = _BEFORE_NAME[form]
+    fixed = (rb".{%d}%s%s " % (width - len(sign), sign, name) for width, name in sorted(hot))
+    skips = (bare + name + b" " for _, name in sorted(hot)) if strict else fixed
+    skip = rb"(?!" + b"|".join(skips) + b")" if hot else b""
+    line = grouped + rb"([A-Za-z_]\w*+)(?: ([^\n]*+))?+(?=\n|\Z)"
+    return re.compile(rb"\n" + skip + b"(?:" + line + rb"|[^\n]*+)", re.DOTALL)
 
 
 @lru_cache(maxsize=4096)
@@ -119,7 +133,7 @@ class LogReader:
         self._is_event, self._decode_sums = is_event, decode_sums
         self._known: dict[bytes, str | None] = {}
         self._assume_start_ns, self._thread, self._numbers_are_threads = assume_start_ns, thread, numbers_are_threads
-        self._hot: frozenset[bytes] = frozenset()
+        self._hot: Hot = frozenset()
         self._idle: Counter[bytes] = Counter()
         self._partial = bytearray()
         self._overlong = False
@@ -158,22 +172,22 @@ class LogReader:
 
     def feed(self, block: bytes) -> list[Batch]:
         """What the lines that this block completes hold, in batches of one window each."""
-        cut = block.find(b"\n")
-        if cut < 0:
+        start = block.find(b"\n")
+        if start < 0:
             self._keep(block)
             return []
-        start = 0
-        if self._partial or self._overlong:
-            self._keep(block[:cut])
-            self._finish_partial()
-            start = cut + 1
-        end = block.rfind(b"\n") + 1
+        self._keep(block[:start])
+        self._finish_partial()
+        # From here on a line begins with the end of the one before, and ends before its own.
+        end = block.rfind(b"\n")
         while start < end:
-            # The chunk without its last line's end, but with one in front of its first.
-            stop = block.rfind(b"\n", start, min(end, start + CHUNK_BYTES)) + 1 or block.find(b"\n", start) + 1
-            self._chunk(b"\n" + block[start : stop - 1])
+            stop = end
+            if end - start > CHUNK_BYTES:
+                stop = block.rfind(b"\n", start + 1, start + CHUNK_BYTES)
+                stop = stop if stop > 0 else block.find(b"\n", start + 1)
+            self._chunk(block, start, stop)
             start = stop
-        self._keep(block[end:])
+        self._keep(block[end + 1 :])
         self._flush()
         return self._taken()
 
@@ -204,7 +218,7 @@ class LogReader:
             self._overlong = False
             self._too_long(line)
         else:
-            self._chunk(b"\n" + line)
+            self._line(line)
 
     def _taken(self) -> list[Batch]:
         taken, self._batches = self._batches, []
@@ -225,30 +239,29 @@ class LogReader:
 
     # --- chunks ---------------------------------------------------------------------------------------
 
-    def _chunk(self, chunk: bytes) -> None:
-        """Lines with a line end in front of each."""
-        start, end = 0, len(chunk)
-        if len(chunk) > MAX_LINE_BYTES or b"\0" in chunk or b"\r" in chunk:
-            self._plain(chunk)
+    def _chunk(self, data: bytes, start: int, end: int) -> None:
+        """Whole lines, a line end in front of each."""
+        if end - start > MAX_LINE_BYTES or data.find(b"\0", start, end) >= 0 or data.find(b"\r", start, end) >= 0:
+            self._plain(data, start, end)
             return
         while self._form is None and start < end:
-            stop = chunk.find(b"\n", start + 1)
+            stop = data.find(b"\n", start + 1, end)
             stop = end if stop < 0 else stop
-            self._line(chunk[start + 1 : stop])
+            self._line(data[start + 1 : stop])
             start = stop
         form = self._form
         if form is None:
             return
-        left = chunk.count(b"\n", start)
-        if chunk.count(_STAMP_SIGN[form], start) != left and len(_STAMPS[form].findall(chunk, start)) != left:
-            self._plain(chunk[start:])
+        left = data.count(b"\n", start, end)
+        if data.count(_STAMP_SIGN[form], start, end) != left and len(_STAMPS[form].findall(data, start, end)) != left:
+            self._plain(data, start, end)
             return
         while start < end:
-            stop, total = self._window_end(form, chunk, start, left)
+            stop, total, stamped = self._window_end(form, data, start, end, left)
             if total:
-                self._segment(form, chunk[start:stop] if stop - start < end else chunk, total)
+                self._segment(form, data, start, stop, total, strict=not stamped)
             left -= total
-            if stop < end and not self._next_window(form, chunk, stop):
+            if stop < end and not self._next_window(form, data, stop, end):
                 return
             start = stop
 
@@ -257,50 +270,53 @@ class LogReader:
         """What every line of a second has in it."""
         return b"@%d." % second if form == "thread" else _iso_text(second)
 
-    def _window_end(self, form: Form, chunk: bytes, start: int, left: int) -> tuple[int, int]:
-        """Where the first line of a later second begins, and how many of the lines left stand before it."""
+    def _window_end(self, form: Form, data: bytes, start: int, end: int, left: int) -> tuple[int, int, bool]:
+        """Where the first line of a later second begins, how many lines stand before it, and if all are of this second."""
         if self._second < 0:
-            return start, 0
+            return start, 0, False
         mark = self._mark(form, self._second)
-        last = chunk.rfind(b"\n", start)
-        if chunk.find(mark, last) > 0 and chunk.count(mark, start) == left:
-            return len(chunk), left
+        last = data.rfind(b"\n", start, end)
+        if data.find(mark, last, end) > 0 and data.count(mark, start, end) == left:
+            return end, left, True
         # Mostly the next second follows, and nothing but this one stands before it.
-        following = chunk.rfind(b"\n", start, chunk.find(self._mark(form, self._second + 1), start) + 1)
+        following = data.rfind(b"\n", start, data.find(self._mark(form, self._second + 1), start, end) + 1)
         if following >= start:
-            total = chunk.count(b"\n", start, following)
-            if chunk.count(mark, start, following) == total:
-                return following, total
+            total = data.count(b"\n", start, following)
+            if data.count(mark, start, following) == total:
+                return following, total, True
         current = mark.strip(b"@.")
-        for found in _SECOND_OF[form].finditer(chunk, start):
+        for found in _SECOND_OF[form].finditer(data, start, end):
             if found[1] == current:
                 continue
             second = int(found[1]) if form == "thread" else _iso_second(found[1])
             if second is not None and second > self._second:
-                return found.start(), chunk.count(b"\n", start, found.start())
-        return len(chunk), left
+                return found.start(), data.count(b"\n", start, found.start()), False
+        return end, left, False
 
-    def _next_window(self, form: Form, chunk: bytes, place: int) -> bool:
-        """Enter the second of the line at `place`; False if the rest of the chunk was read line by line instead."""
-        found = _SECOND_OF[form].match(chunk, place)
+    def _next_window(self, form: Form, data: bytes, start: int, end: int) -> bool:
+        """Enter the second of the line at `start`; False if the rest of the chunk was read line by line instead."""
+        found = _SECOND_OF[form].match(data, start, end)
         second = None if found is None else int(found[1]) if form == "thread" else _iso_second(found[1])
-        line_end = chunk.find(b"\n", place + 1)
-        line = chunk[place + 1 : line_end if line_end > 0 else len(chunk)]
+        line_end = data.find(b"\n", start + 1, end)
+        line = data[start + 1 : line_end if line_end > 0 else end]
         if second is None or second <= self._second or self._event_of(line) is None:
             # Only an event's own stamp counts; that of an error message, or one within a line, does not.
-            self._plain(chunk[place:])
+            self._plain(data, start, end)
             return False
         self._enter(second)
         return True
 
-    def _segment(self, form: Form, lines: bytes, total: int) -> None:
+    def _segment(self, form: Form, data: bytes, start: int, end: int, total: int, *, strict: bool) -> None:
         """Lines up to the end of a window: at once if they are all events, else one by one."""
-        found = _scanner(form, self._hot).findall(lines)
-        hot = dict.fromkeys(self._hot, total - len(found))
+        found = _scanner(form, self._hot, strict=strict).findall(data, start, end)
+        hot = dict.fromkeys([name for _, name in self._hot], total - len(found))
         if len(hot) > 1:
-            hot = {name: lines.count(_BEFORE_NAME[form] + name + b" ") for name in self._hot}
+            hot = {name: data.count(_BEFORE_NAME[form] + name + b" ", start, end) for name in hot}
+            for line in found:
+                if line[3] in hot:
+                    hot[line[3]] -= 1
         if len(found) + sum(hot.values()) != total or not _all_whole(form, found):
-            self._plain(lines)
+            self._plain(data, start, end)
             return
         rows, known, wanted = self._found, self._known, self._rows
         default = self._thread
@@ -321,41 +337,41 @@ class LogReader:
             else:
                 self._counted(name, raw)
         self._last_ns = last_ns or None
-        self._close_segment(form, lines, seen, hot, total)
+        self._count_segment(form, seen)
+        self._count_segment(form, hot)
+        time_ns_before = self._time_of(_LINE.fullmatch(data, data.rfind(b"\n", start, end) + 1, end))
+        self._before_ns = self._before_ns if time_ns_before is None else time_ns_before
+        self._warm(seen, hot, found, total)
         self._total += total
         self._lines += total
 
-    def _close_segment(self, form: Form, lines: bytes, seen: Counter[bytes], hot: Mapping[bytes, int], total: int) -> None:
-        for name, number in (*seen.items(), *hot.items()):
+    def _count_segment(self, form: Form, numbers: Mapping[bytes, int]) -> None:
+        for name, number in numbers.items():
             event = self._known[name]
-            if not number:
-                continue
-            if event is not None:
+            if number and event is not None:
                 self._counts[event] += number
-            else:
+            elif number:
                 self._units[self._foreign(form)] += number
-        last = _last_line(lines)
-        time_ns = self._time_of(_LINE.fullmatch(last)) if last else None
-        if time_ns is not None:
-            self._before_ns = time_ns
-        self._warm(seen, hot, total)
 
-    def _warm(self, seen: Counter[bytes], hot: Mapping[bytes, int], total: int) -> None:
+    def _warm(self, seen: Mapping[bytes, int], hot: Mapping[bytes, int], found: Sequence[Line], total: int) -> None:
         """Choose the events that need not be looked at in the next segment."""
         if total < 4 * _HOT_SHARE:
             return
         for name, number in hot.items():
             self._idle[name] = 0 if number else self._idle[name] + 1
         often = {name for name, number in seen.items() if number * _HOT_SHARE > total and self._known[name] is not None}
-        often -= self._sums.keys()
-        tired = {name for name in self._hot if self._idle[name] > _HOT_SHARE}
+        tired = {name for name in hot if self._idle[name] > _HOT_SHARE}
         if often or tired:
-            self._hot = frozenset(sorted((self._hot - tired) | often)[:_MAX_HOT])
+            widths = {name: width for width, name in self._hot if name not in tired}
+            for line in found:
+                if line[3] in often:
+                    widths[line[3]] = _width(line)
+            self._hot = frozenset((width, name) for name, width in sorted(widths.items())[:_MAX_HOT])
 
     # --- single lines -----------------------------------------------------------------------------------
 
-    def _plain(self, chunk: bytes) -> None:
-        for line in chunk.split(b"\n")[1:]:
+    def _plain(self, data: bytes, start: int, end: int) -> None:
+        for line in data[start + 1 : end].split(b"\n"):
             self._line(line)
 
     def _line(self, line: bytes) -> None:
@@ -554,14 +570,18 @@ def _iso_text(second: int) -> bytes:
     return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}".encode()
 
 
-def _all_whole(form: Form, found: list[tuple[bytes, bytes, bytes, bytes, bytes]]) -> bool:
+def _width(line: Line) -> int:
+    """How many bytes stand before the event's name."""
+    thread, second, fraction, _, _ = line
+    if thread:
+        return len(thread) + len(second) + len(fraction) + len(b"@.:")
+    return len(second) + len(fraction) + (len(b".Z ") if fraction else len(b"Z "))
+
+
+def _all_whole(form: Form, found: Sequence[Line]) -> bool:
     """Whether every line is a stamped one, of a moment that exists."""
     seconds = {line[1] for line in found}
     return b"" not in seconds and (form == "thread" or all(_iso_second(second) is not None for second in seconds))
-
-
-def _last_line(lines: bytes) -> bytes:
-    return lines[lines.rfind(b"\n") + 1 :]
 
 
 def _continues(line: bytes, found: re.Match[bytes]) -> bool:

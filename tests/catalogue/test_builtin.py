@@ -44,7 +44,9 @@ def known_of(version: str) -> Declared:
 
 
 def catalogue_file(shared: Path, version: str) -> str:
-    (path,) = [p for p in (shared / "catalogs").glob("*.trace-events") if p.name.startswith(f"{version}.") or f"{version}-" in p.name]
+    (path,) = [
+        p for p in (shared / "catalogs").glob("*.trace-events") if p.name.startswith(f"{version}.") or f"{version}-" in p.name
+    ]
     return path.read_text("utf-8")
 
 

@@ -1,0 +1,195 @@
+"""Streams for the engine, from lines of a log and rules in YAML."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from otelbridge.catalogue import TextDecoder, builtin
+from otelbridge.engine import Accounting, Engine, Join, LinkIndex, Stream
+from otelbridge.engine.ids import stream_key
+from otelbridge.mapping import File, compile_mappings, shipped_files
+from otelbridge.mapping import Mapping as Rules
+from otelbridge.readers import LogReader
+from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Value
+
+RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
+MS = 1_000_000
+S = 1_000_000_000
+HEAD = "version: 1\nscope: test\n"
+
+
+@lru_cache(maxsize=128)
+def rules(text: str) -> Rules:
+    """The rules of one mapping file without its head."""
+    return compile_mappings([File("t.yaml", HEAD + text)], builtin())
+
+
+@lru_cache(maxsize=1)
+def shipped() -> Rules:
+    """All shipped mappings."""
+    return compile_mappings(shipped_files(), builtin())
+
+
+def threadless(log: str) -> str:
+    """The lines as QEMU 10.1 and newer write them: `1@10.5:x` becomes `1970-01-01T00:00:10.500000Z x`."""
+    return re.sub(r"^ *\d+@(\d\d)\.(\d+):", r"1970-01-01T00:00:\1.\2Z ", log, flags=re.MULTILINE)
+
+
+def text_of(log: str) -> bytes:
+    """Lines of a log written with indentation, as bytes."""
+    return b"".join(line.strip().encode() + b" \n" if " " not in line.strip() else line.strip().encode() + b"\n"
+                    for line in log.strip().splitlines())
+
+
+def batches(mapping: Rules, blocks: Iterable[bytes]) -> Iterator[Batch]:
+    """What the log reader makes of the blocks."""
+    catalogue = builtin()
+    sums = TextDecoder(catalogue, mapping.plan.sums)
+    reader = LogReader(mapping.plan, catalogue.is_event, sums.decode)
+    for block in blocks:
+        yield from reader.feed(block)
+    yield from reader.finish()
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    """The data cut into blocks."""
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+class Live:
+    """An engine with its decoder, which can be stopped and taken up again from plain data."""
+
+    def __init__(
+        self,
+        mapping: Rules,
+        *,
+        name: str = "stream",
+        role: str | None = None,
+        joins: Mapping[bytes, Join] | None = None,
+        index: LinkIndex | None = None,
+    ) -> None:
+        self.decoder = TextDecoder(builtin(), mapping.plan.rows)
+        self.engine = Engine(
+            mapping,
+            Stream(stream_key(name), role),
+            self.decoder.decode,
+            lambda: self.decoder.version_range,
+            self.decoder.saw,
+            joins,
+            index,
+        )
+        self.spans: list[FinishedSpan] = []
+        self.points: list[MetricPoint] = []
+
+    def feed(self, batch: Batch) -> None:
+        self.engine.feed(batch)
+        self.take()
+
+    def finish(self) -> None:
+        self.engine.finish()
+        self.take()
+
+    def take(self) -> None:
+        self.spans += self.engine.take_spans()
+        self.points += self.engine.take_points()
+
+    def saved(self) -> str:
+        """Everything that is needed to go on, as JSON."""
+        return json.dumps([self.engine.snapshot(), self.decoder.snapshot()])
+
+    def load(self, saved: str) -> None:
+        engine, decoder = json.loads(saved)
+        self.decoder.restore(decoder)
+        self.engine.restore(engine)
+
+
+@dataclass
+class Seen:
+    """What came out of a whole stream."""
+
+    spans: list[FinishedSpan]
+    points: list[MetricPoint]
+    accounting: Accounting
+    open: int
+    """Spans open after the last line, before the stream was ended."""
+    index: LinkIndex = field(default_factory=LinkIndex)
+
+    def named(self, name: str) -> list[FinishedSpan]:
+        return [span for span in self.spans if span.name == name]
+
+    def only(self, name: str) -> FinishedSpan:
+        (span,) = self.named(name)
+        return span
+
+    def last(self, metric: str, **attributes: Value) -> MetricPoint:
+        """The last point of a series; dots of attribute names are written as two underscores."""
+        wanted = tuple((key.replace("__", "."), value) for key, value in attributes.items())
+        return [p for p in self.points if p.metric.name == metric and p.attributes == wanted][-1]
+
+    def buckets(self) -> dict[str, int]:
+        """The buckets that are not empty."""
+        return {name: number for name, number in self.accounting.buckets.items() if number}
+
+
+def run(
+    mapping: Rules | str,
+    log: str | bytes,
+    *,
+    cut: int | None = None,
+    name: str = "stream",
+    role: str | None = None,
+    joins: Mapping[bytes, Join] | None = None,
+) -> Seen:
+    """A whole stream, fed in blocks of `cut` bytes, and ended."""
+    compiled = rules(mapping) if isinstance(mapping, str) else mapping
+    data = text_of(log) if isinstance(log, str) else log
+    index = LinkIndex()
+    live = Live(compiled, name=name, role=role, joins=joins, index=index)
+    for batch in batches(compiled, pieces(data, cut) if cut else [data]):
+        live.feed(batch)
+    live.engine.settle()
+    live.take()
+    open_spans = live.engine.open
+    live.finish()
+    return Seen(live.spans, live.points, live.engine.accounting, open_spans, index)
+
+
+# --- looking at spans ---------------------------------------------------------------------------------
+
+
+def ms(span: FinishedSpan) -> tuple[float, float]:
+    """Begin and end in milliseconds."""
+    return span.start_ns / MS, span.end_ns / MS
+
+
+def length_ms(span: FinishedSpan) -> float:
+    return (span.end_ns - span.start_ns) / MS
+
+
+def attribute(span: FinishedSpan, name: str) -> Value | None:
+    return dict(span.attributes).get(name)
+
+
+def incomplete(span: FinishedSpan) -> bool:
+    return attribute(span, "otelbridge.incomplete") is True
+
+
+def attributes_of(attributes: Attributes, *names: str) -> dict[str, Value]:
+    """Those of the attributes that are named."""
+    return {key: value for key, value in attributes if key in names}
+
+
+def lines(*events: tuple[float, int, str]) -> str:
+    """Lines of a log: seconds, thread, event with its text."""
+    return "\n".join(f"{thread}@{seconds:.6f}:{event}" for seconds, thread, event in events)
+
+
+def parents(spans: Sequence[FinishedSpan]) -> dict[str, str | None]:
+    """The name of each span's parent; None for one without."""
+    names = {span.span_id: span.name for span in spans}
+    return {span.name: names.get(span.parent_id) for span in spans}
