@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -55,6 +56,7 @@ Exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code of the contract."""
+    gc.disable()  # until everything is loaded: nothing of that is garbage
     try:
         code = cli.main(args=None if arguments is None else list(arguments), prog_name="otelbridge", standalone_mode=False)
         sys.stdout.flush()
@@ -197,9 +199,8 @@ def convert(  # one parameter for each option
 
 def _freeze() -> None:
     """What is loaded now lives as long as the process: the collector need not look at it again."""
-    import gc  # noqa: PLC0415
-
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 20)
 
 

@@ -36,6 +36,9 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 _FIRST_LINE_NS = 1000
 """With an order but no time, a span's times are its lines' numbers in microseconds."""
 
+_SIDES_APART_BYTES = 16 << 20
+"""Both sides of a migration are set up within so much of a file that both hosts write into."""
+
 # /var/log/libvirt/qemu/web-1.log
 _LIBVIRT = re.compile(r"libvirt/qemu/(?P<domain>[^/]+?)\.log(?:\.\d+)?(?:\.gz|\.xz)?$")
 
@@ -214,14 +217,13 @@ def _sinks(
     options: ConvertOptions, env: MappingType[str, str], traces: Sequence[TraceInput], stack: ExitStack
 ) -> tuple[list[Sink], Picture | None]:
     """The places that it goes to. With none named it is the environment's endpoint, else the terminal."""
-    from otelbridge.otlp.settings import configured  # noqa: PLC0415  # delivery is not needed for a picture's start
-
     spool: Outbox | None = None
     if options.spool is not None:
         from otelbridge.otlp.outbox import Outbox as Box  # noqa: PLC0415  # only with --spool
 
         spool = stack.enter_context(Box(options.spool))
-    if not options.to and configured(env) and all(t.look.stamp or options.assume_start_ns is not None for t in traces):
+    timed = all(trace.look.stamp or options.assume_start_ns is not None for trace in traces)
+    if not options.to and timed and _has_endpoint(env):
         return [_otlp(None, options, env, spool)], None
     sinks: list[Sink] = []
     picture: Picture | None = None
@@ -234,6 +236,15 @@ def _sinks(
         else:
             sinks.append(_sink(to, options, env, spool))
     return sinks, picture
+
+
+def _has_endpoint(env: MappingType[str, str]) -> bool:
+    """Whether the environment names a destination."""
+    if not any(name.startswith("OTEL_EXPORTER_OTLP_") for name in env):
+        return False
+    from otelbridge.otlp.settings import configured  # noqa: PLC0415  # it brings TLS, which a picture does not need
+
+    return configured(env)
 
 
 def _sink(to: str, options: ConvertOptions, env: MappingType[str, str], spool: Outbox | None) -> Sink:
@@ -366,9 +377,11 @@ def _two_sided(trace: TraceInput) -> bool:
     sides: set[str] = set()
     for path in trace.paths:
         opened = open_input(path, again=True)
+        left = _SIDES_APART_BYTES
         for block in opened.blocks():
             sides |= two_sided(block, sides)
-            if len(sides) > 1:
+            left -= len(block) if sides else 0
+            if len(sides) > 1 or left < 0:
                 break
         opened.close()
     return len(sides) > 1

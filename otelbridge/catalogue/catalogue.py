@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
@@ -50,6 +49,8 @@ class Catalogue:
 
     def closest(self, name: str) -> str | None:
         """The declared event whose name is most like this one."""
+        from difflib import get_close_matches  # noqa: PLC0415  # only for a mistake
+
         return next(iter(get_close_matches(name, self._specs, n=1, cutoff=0.7)), None)
 
     def with_declarations(self, declarations: Declarations) -> Catalogue:

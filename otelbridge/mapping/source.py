@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Literal
 
 import yaml
@@ -65,6 +64,8 @@ class Problems:
 
 def did_you_mean(word: str, words: Iterator[str] | list[str] | tuple[str, ...]) -> str:
     """A repair that names the nearest word, or all of them if they are few."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only for a mistake
+
     known = list(words)
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     if close:

@@ -9,7 +9,6 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO
 
 from otelbridge.errors import UsageError
@@ -120,6 +119,8 @@ def _standard_input(*, copied: bool) -> Input:
     if not copied:
         return Input("-", os.fdopen(os.dup(sys.stdin.fileno()), "rb"), None)
     if not _COPY:
+        from tempfile import TemporaryFile  # noqa: PLC0415  # only for a pipe that is read twice
+
         copy = TemporaryFile()  # noqa: SIM115  # it must last until the second reading, and ends with the process
         while block := _read_pipe(sys.stdin.buffer, PIPE_BLOCK_BYTES):
             copy.write(block)
