@@ -14,6 +14,7 @@ from otelbridge.engine.state import MAX_NOTES, Key, Loader, MachineState, OpenSp
 from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, NoteOn, Now, SpanRule
 from otelbridge.records import Row, SpanEvent, Value
 
+MAX_RECALLED = 10_000
 MAX_OPEN = 100_000
 """So many spans of one rule may be open; then the oldest is given up as incomplete."""
 
@@ -54,6 +55,8 @@ class Pairs:
     def begin(self, state: RuleState, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
         """An event that may begin a span; whether it did."""
         rule = state.rule
+        if rule.timeout_ns is not None:
+            self._expire(state, rule.timeout_ns, time_ns)
         now = self._now(rule, row)
         if on.when is not None and not on.when(arguments, None, now):
             return False
@@ -61,7 +64,7 @@ class Pairs:
         if key in state.by_key:
             span = state.by_key[key][-1]
             if rule.repeated_begin == "prefer":
-                return _moved(span, on, time_ns, row, arguments)
+                return _moved(state, span, on, time_ns, row, arguments)
             if rule.repeated_begin == "ignore":
                 return False
             if rule.until_next:
@@ -140,9 +143,11 @@ class Pairs:
 
     def end(self, state: RuleState, on: EndOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
         """An event that may end a span; whether it did."""
+        rule = state.rule
+        if rule.timeout_ns is not None:
+            self._expire(state, rule.timeout_ns, time_ns)
         if not state.by_number:
             return False
-        rule = state.rule
         now = self._now(rule, row)
         if on.when is not None and not on.when(arguments, None, now):
             return False
@@ -207,17 +212,21 @@ class Pairs:
                 self._end(state, span, end_ns, None, None, None)
 
     def time_out(self, time_ns: int) -> None:
-        """Give up what has been open longer than its rule allows; spans begin in the order of time, so the oldest tell."""
+        """Give up what has been open longer than its rule allows."""
         for state in self._timed:
-            timeout_ns = state.rule.timeout_ns or 0
-            while state.by_number:
-                span = next(iter(state.by_number.values()))
-                if span.start_ns + timeout_ns > time_ns:
-                    break
-                self._end(state, span, span.start_ns + timeout_ns, None, None, None)
+            self._expire(state, state.rule.timeout_ns or 0, time_ns)
+
+    def _expire(self, state: RuleState, timeout_ns: int, time_ns: int) -> None:
+        """Spans are in the order of their begins, so the oldest tell."""
+        while state.by_number:
+            span = next(iter(state.by_number.values()))
+            if span.start_ns + timeout_ns >= time_ns:
+                break
+            self._end(state, span, span.start_ns + timeout_ns, None, None, None)
 
     def finish(self, last_ns: int) -> None:
         """What is open goes out as incomplete."""
+        self.time_out(last_ns)
         for state in self.states.values():
             for span in list(state.by_number.values()):
                 if span.number in state.by_number:
@@ -231,6 +240,8 @@ class Pairs:
         if isinstance(holder, MachineState):
             target, now = holder.root, self._machines.now(holder, row)
         else:
+            if holder.rule.timeout_ns is not None:
+                self._expire(holder, holder.rule.timeout_ns, time_ns)
             if not holder.by_number:
                 return False
             now = self._now(holder.rule, row)
@@ -266,10 +277,11 @@ def _key(rule: SpanRule, row: Row, parts: Key) -> Key:
     return (row.thread, *parts) if rule.thread and row.thread is not None else parts
 
 
-def _moved(span: OpenSpan, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
+def _moved(state: RuleState, span: OpenSpan, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
     """Let a better begin, or the same again, take the place of the one that was seen."""
     if on.rank > span.rank:
         return False
+    state.by_number[span.number] = state.by_number.pop(span.number)  # it now is the youngest
     span.start_ns, span.begin_event, span.arguments, span.rank = time_ns, row.event, arguments, on.rank
     return True
 
@@ -284,10 +296,24 @@ def _attributes(rule: SpanRule, span: OpenSpan, event: str | None, arguments: Ar
         value = evaluate(span.arguments, arguments, now)
         if value is not None:
             found.append((name, value))
+    if rule.recalls and root is not None:
+        _recall(rule, root, span, found, now)
     found += span.ordinals
     if rule.thread and span.thread is None:
         found.append(("otelbridge.pairing", ",".join(rule.key_names) or "order"))
     return found
+
+
+def _recall(rule: SpanRule, root: Root, span: OpenSpan, found: list[tuple[str, Value]], now: Now) -> None:
+    """Remember the values that this span has, and lend it those that it lacks."""
+    for name, keys in rule.recalls:
+        place = (rule.id, name, keys[span.begin_event](span.arguments, now))
+        value = next((v for n, v in found if n == name), None)
+        if value is not None:
+            if place in root.recalled or len(root.recalled) < MAX_RECALLED:
+                root.recalled[place] = value
+        elif place in root.recalled:
+            found.append((name, root.recalled[place]))
 
 
 def _noted(holder: RuleState, note: NoteOn, row: Row, arguments: Arguments, now: Now) -> OpenSpan | None:

@@ -40,7 +40,7 @@ class Root:
 
     __slots__ = (
         "begin_event", "closed", "dropped_notes", "evidence", "kept", "link_counts", "links", "notes", "number", "ordinals",
-        "parent_id", "passed", "reason", "span_id", "start_ns", "state", "state_event", "state_ns", "state_number", "trace",
+        "parent_id", "passed", "reason", "recalled", "span_id", "start_ns", "state", "state_event", "state_ns", "state_number", "trace",
     )  # fmt: skip
 
     def __init__(self, number: int, span_id: bytes, start_ns: int, trace: Trace) -> None:
@@ -56,6 +56,8 @@ class Root:
         self.dropped_notes = 0
         self.reason = ""
         self.ordinals: dict[str, int] = {}
+        self.recalled: dict[tuple[str, str, Key], Value] = {}
+        """Rule, attribute, key -> the value that the last such span had."""
         self.link_counts: dict[tuple[str, Key], int] = {}
         self.links: Mapping[str, Mapping[Key, list[Link]]] = {}
         """Spans of the other host that spans of this one may point to: rule -> key -> in their order."""
@@ -201,6 +203,7 @@ class Saver:
                     "dropped": root.dropped_notes,
                     "reason": root.reason,
                     "ordinals": root.ordinals,
+                    "recalled": [[rule, name, list(key), value] for (rule, name, key), value in root.recalled.items()],
                     "link_counts": [[rule, list(key), n] for (rule, key), n in root.link_counts.items()],
                     "links": [
                         [rule, list(key), [plain_link(link) for link in links]]
@@ -250,6 +253,7 @@ class Loader:
         root.evidence, root.passed = set(plain["evidence"]), list(plain["passed"])
         root.notes, root.dropped_notes = [_note(n) for n in plain["notes"]], plain["dropped"]
         root.reason, root.ordinals, root.closed = plain["reason"], dict(plain["ordinals"]), plain["closed"]
+        root.recalled = {(rule, name, tuple(key)): value for rule, name, key, value in plain["recalled"]}
         root.link_counts = {(rule, tuple(key)): n for rule, key, n in plain["link_counts"]}
         links: dict[str, dict[Key, list[Link]]] = {}
         for rule, key, targets in plain["links"]:

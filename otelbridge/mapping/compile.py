@@ -705,6 +705,7 @@ class _FileCompiler:
             return
         self._check_versions(keys, begin_events, end_events)
         key = _Key.read(self, keys.get("key"), begin_events, end_events)
+        recalls = self._recalls(keys.get("attributes"), begin_events)
         attributes, ordinals, names = self._span_attributes(keys.get("attributes"), begin_events, end_events)
         repeated = self.choice(keys["repeated_begin"], _REPEATED, "'repeated_begin'") if "repeated_begin" in keys else "close"
         inside = self._inside(keys.get("inside"), rule_id)
@@ -727,6 +728,7 @@ class _FileCompiler:
             timeout_ns=self._timeout(keys.get("timeout")),
             inside=inside,
             attributes=attributes,
+            recalls=recalls,
             ordinals=ordinals,
             notes=self._notes(keys.get("events"), key, fails=True),
             links=self._links(keys.get("links"), rule_id, begin_events),
@@ -810,6 +812,17 @@ class _FileCompiler:
                 if attribute is not None:
                     pairs[begin, end].append((key.text, attribute[0]))
         return _AttributesByPair({pair: tuple(found) for pair, found in pairs.items()}), tuple(ordinals), names
+
+    def _recalls(self, node: Node | None, begins: Sequence[str]) -> tuple[tuple[str, dict[str, KeyOf]], ...]:
+        """The attributes that an earlier span may lend, with the key that both agree in."""
+        found = []
+        for key, value in node.entries if node is not None and node.kind == "map" else ():
+            by = next((v for k, v in value.entries if k.text == "remembered_by"), None) if value.kind == "map" else None
+            expression = self._expression(by, {"": begins}) if by is not None else None
+            if expression is not None:
+                keys = {begin: _key_of([compile_expression(expression, self._one(begin))]) for begin in begins}
+                found.append((key.text, keys))
+        return tuple(found)
 
     def _inside(self, node: Node | None, rule_id: str) -> tuple[str, ...]:
         if node is None:

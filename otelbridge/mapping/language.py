@@ -86,6 +86,11 @@ EVENT: Section = {
 ATTRIBUTE: Section = {
     "from": Key("expression or list of expressions", "The value: the first expression that has one."),
     "unless": Key("list of values", "Values that mean that there is none."),
+    "remembered_by": Key(
+        "argument",
+        "For spans: where there is no value, the last span of this rule in the same migration with the same value of this "
+        "argument lends its own.",
+    ),
     "as": Key("hex", "How a number is written."),
     "value": Key("text", "A fixed text."),
     "ordinal": Key("machine", "The number of the span among those of its rule in the open machine, from 1."),

@@ -120,6 +120,8 @@ class SpanRule:
         key_names: The names of the other parts of the key, for `otelbridge.pairing`.
         until_next: The next begin with the same key ends the span, and so does the end of its parent.
         inside: Rules or machines, the first that has an open span is the parent.
+        recalls: Attributes that an event may lack: then the last span of this rule in the same migration that agreed in the key
+            (by begin event) lends its value.
         ordinals: Attributes that number the spans of this rule from 1 within the open span of a machine: name -> machine.
     """
 
@@ -136,6 +138,7 @@ class SpanRule:
     timeout_ns: int | None
     inside: tuple[str, ...]
     attributes: AttributesOf
+    recalls: tuple[tuple[str, MappingType[str, KeyOf]], ...]
     ordinals: tuple[tuple[str, str], ...]
     notes: MappingType[str, tuple[NoteOn, ...]]
     links: tuple[LinkTo, ...]
