@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import click
 
@@ -183,6 +183,7 @@ def convert(  # one parameter for each option
     from otelbridge.pipeline import convert as converted  # noqa: PLC0415
 
     _freeze()
+    _show_warnings()
     options = ConvertOptions(
         files, sources, destinations, format_, mappings, catalogue, qemu_version, to, assume_start_ns, give_up_s, spool
     )
@@ -195,6 +196,21 @@ def convert(  # one parameter for each option
     else:
         _report(conversion)
     raise click.exceptions.Exit(conversion.exit_code)
+
+
+def _show_warnings() -> None:
+    """Warnings go to standard error as they come; their words can be a server's, which no terminal may obey."""
+    import logging  # noqa: PLC0415  # `--help` warns of nothing
+
+    from otelbridge.view.text import clean  # noqa: PLC0415
+
+    class Plain(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return "\n".join(clean(line) for line in super().format(record).splitlines())
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain())
+    logging.basicConfig(handlers=[handler])
 
 
 def _freeze() -> None:
@@ -244,7 +260,7 @@ class _Progress:
         self._shown = False
         self._active = sys.stderr.isatty()
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -286,7 +302,7 @@ def check(paths: tuple[Path, ...], catalogue: Path | None) -> None:
     files = user_files(paths)
     found = load_with_shipped(paths, _catalogue(catalogue))
     mine = {file.path for file in files}
-    rules = sum(rule.path in mine for rules in (found.spans, found.machines, found.metrics) for rule in rules)  # type: ignore[attr-defined]
+    rules = sum(rule.path in mine for rules in (found.spans, found.machines, found.metrics) for rule in rules)
     tests = sum(test.path in mine for test in found.tests)
     click.echo(f"{len(files)} file{'s' * (len(files) != 1)}, {rules} rules, {tests} tests: no problems.")
 
@@ -377,6 +393,7 @@ def replay(folder: Path, to: str | None, give_up_s: float) -> None:
     from otelbridge.otlp.replay import replay_spool  # noqa: PLC0415
     from otelbridge.view.text import clean  # noqa: PLC0415
 
+    _show_warnings()
     replayed = replay_spool(folder, to=to, env=os.environ, give_up_s=give_up_s)
     left = 0
     for signal, what in (("traces", "spans"), ("metrics", "points")):

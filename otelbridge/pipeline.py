@@ -107,7 +107,8 @@ def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Pr
         names = ", ".join(shown(path) for trace in traces for path in trace.paths)
         raise FormatError(
             f"There is no trace event of QEMU in {names}. Expected were lines such as "
-            "'19625@1795407950.847563:migrate_set_state new state setup'; run QEMU with -trace 'migrate_*' (and others) and -D FILE."
+            "'19625@1795407950.847563:migrate_set_state new state setup'; "
+            "run QEMU with -trace 'migrate_*' and others, and -D FILE."
         )
     return _concluded(reports, report.combined(outcomes), setup.notes, picture)
 
@@ -138,8 +139,8 @@ def load_catalogue(path: Path | None, notes: list[str]) -> Catalogue:
     if declarations.skipped:
         first = declarations.skipped[0]
         notes.append(
-            f"{path}: {len(declarations.specs)} events were read, {len(declarations.skipped)} lines that declare none were skipped, "
-            f"the first in line {first.line}: {first.text[:60]!r}."
+            f"{path}: {len(declarations.specs)} events were read, {len(declarations.skipped)} lines that declare none "
+            f"were skipped, the first in line {first.line}: {first.text[:60]!r}."
         )
     return catalogue
 
@@ -166,8 +167,9 @@ def _inputs(setup: _Setup) -> list[TraceInput]:
     unstamped = [trace.paths[0] for trace in traces if trace.look.events and trace.look.stamp is None]
     if unstamped and options.assume_start_ns is None and not _only_console(options):
         raise UsageError(
-            f"The events of {shown(unstamped[0])} carry no time stamps, so no span of it has a time that could be delivered. Run QEMU "
-            "with '-msg timestamp=on', or give the moment of the first line with --assume-start TIME. Nothing was converted."
+            f"The events of {shown(unstamped[0])} carry no time stamps, so no span of it has a time that could be delivered. "
+            "Run QEMU with '-msg timestamp=on', or give the moment of the first line with --assume-start TIME. "
+            "Nothing was converted."
         )
     return traces
 
@@ -496,8 +498,9 @@ def _note(notes: list[str], trace: TraceInput, reading: _Reading) -> None:
         notes.append(
             f"{name}: {late} events stand more than 50 ms too late in the file; they were taken as early as their place allows."
         )
-    for metric in sorted({metric for engine in reading.engines for metric in engine.overflowed}):
-        notes.append(f"{name}: the metric {metric} has too many series; the rest is in one with otel.metric.overflow=true.")
+    overflowed = sorted({metric for engine in reading.engines for metric in engine.overflowed})
+    words = "has too many series; the rest is in one with otel.metric.overflow=true."
+    notes += [f"{name}: the metric {metric} {words}" for metric in overflowed]
     if len(reading.engines) > 1:
         notes.append(
             f"{name}: {len(reading.engines)} processes seem to have written into it; which thread is whose is a guess."

@@ -179,7 +179,7 @@ class Histogram(NamedTuple):
     Source: opentelemetry-specification, metrics/data-model.md, ExponentialHistogram.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # the specification's name; it hides tuple.count, which nobody needs
     sum: float
     min: float
     max: float

@@ -25,6 +25,8 @@ Decode = Callable[[str, bytes], Arguments | None]
 _SCOPE = Scope("otelbridge", otelbridge.__version__)
 _EVENTS = Metric("qemu.trace.events", "sum", "{event}", "Trace events seen, by their name.", _SCOPE, monotonic=True)
 _EVENTS_LIMIT = 10_000
+_BUCKETS = ("begin", "end", "state", "span_event", "metric")
+"""An event that feeds several rules counts under the first of these."""
 _NOBODY = Now(None, None, None, None)
 
 
@@ -246,16 +248,9 @@ class Engine:
             began |= pairs.begin(state, begin, time_ns, row, arguments)
         for rule in handler.metrics:
             measured |= self._measure(rule, row, arguments)
-        if began:
-            return "begin"
-        if ended:
-            return "end"
-        if stated:
-            return "state"
-        if noted:
-            return "span_event"
-        if measured:
-            return "metric"
+        effects = (began, ended, stated, noted, measured)
+        if True in effects:
+            return _BUCKETS[effects.index(True)]
         return "orphan_end" if handler.ends and not (handler.notes or handler.machines or handler.begins) else "counted"
 
     def _hear(self, handler: _Handler, row: Row, arguments: Arguments) -> None:
@@ -324,27 +319,35 @@ def _handlers(
     """What to do with each event, from all rules."""
     found = {event: _Handler() for event in mapping.plan.rows}
     for machine in machines.values():
-        rule = machine.rule
-        found[rule.event].machines.append(machine)
-        for event, roles in rule.roles.items():
-            found[event].evidence.append((machine, roles))
-        for event, reason in rule.reasons.items():
-            found[event].reasons.append((machine, reason))
-        for event, notes in rule.notes.items():
-            found[event].notes += [(machine, note) for note in notes]
+        _add_machine(found, machine)
     for state in rules.values():
-        for event, begin in state.rule.begins.items():
-            found[event].begins.append((state, begin))
-        for event, ends in state.rule.ends.items():
-            found[event].ends += [(state, end) for end in ends]
-        for event, notes in state.rule.notes.items():
-            found[event].notes += [(state, note) for note in notes]
+        _add_rule(found, state)
     for metric in mapping.metrics:
         if metric.event in found:
             found[metric.event].metrics.append(metric)
     for event, handler in found.items():
         handler.reads = bool(mapping.plan.rows[event])
     return found
+
+
+def _add_machine(found: dict[str, _Handler], machine: MachineState) -> None:
+    rule = machine.rule
+    found[rule.event].machines.append(machine)
+    for event, roles in rule.roles.items():
+        found[event].evidence.append((machine, roles))
+    for event, reason in rule.reasons.items():
+        found[event].reasons.append((machine, reason))
+    for event, notes in rule.notes.items():
+        found[event].notes += [(machine, note) for note in notes]
+
+
+def _add_rule(found: dict[str, _Handler], state: RuleState) -> None:
+    for event, begin in state.rule.begins.items():
+        found[event].begins.append((state, begin))
+    for event, ends in state.rule.ends.items():
+        found[event].ends += [(state, end) for end in ends]
+    for event, notes in state.rule.notes.items():
+        found[event].notes += [(state, note) for note in notes]
 
 
 def _counted(mapping: Mapping) -> dict[str, list[tuple[MetricRule, Attributes]]]:

@@ -40,7 +40,8 @@ class Root:
 
     __slots__ = (
         "begin_event", "closed", "dropped_notes", "evidence", "kept", "link_counts", "links", "notes", "number", "ordinals",
-        "parent_id", "passed", "reason", "recalled", "span_id", "start_ns", "state", "state_event", "state_ns", "state_number", "trace",
+        "parent_id", "passed", "reason", "recalled", "span_id", "start_ns", "state", "state_event", "state_ns", "state_number",
+        "trace",
     )  # fmt: skip
 
     def __init__(self, number: int, span_id: bytes, start_ns: int, trace: Trace) -> None:

@@ -541,6 +541,9 @@ class _FileCompiler:
         if node.kind == "map":
             keys = self._keys(node, language.ATTRIBUTE, "an attribute")
             self._only_one_of(keys, ("from", "value", "ordinal", "by_state"))
+            self._only_one_of(keys, ("value", "remembered_by"))
+            if "remembered_by" in keys and "begin" not in sides:
+                self.problem(keys["remembered_by"], "'remembered_by' has no meaning here", "only attributes of spans remember")
             if "value" in keys:
                 fixed = self._text(keys["value"], "a text")
                 return (lambda _b, _e, _n: fixed), True
@@ -797,7 +800,9 @@ class _FileCompiler:
         for key, value in self._entries(node, "'attributes'"):
             names.append(key.text)
             if value.kind == "map" and any(k.text == "ordinal" for k, _ in value.entries):
-                machine = self._keys(value, language.ATTRIBUTE, "an attribute").get("ordinal")
+                parts = self._keys(value, language.ATTRIBUTE, "an attribute")
+                self._only_one_of(parts, ("ordinal", "from", "value", "by_state", "remembered_by"))
+                machine = parts.get("ordinal")
                 if machine is not None:
                     ordinals.append((key.text, self._text(machine, "a machine")))
                     self._compiled.named.append(_Named(self, machine, "machine"))

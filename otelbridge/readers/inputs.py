@@ -74,8 +74,8 @@ def group_inputs(
             identity = (*identity, b"again")
         taken.add(identity)
         threads = tuple(_thread(path) if len(group) > 1 else None for path in group)
-        role = next((roles[path] for path in group if path in roles), None)
-        found.append(TraceInput(group, threads, role, identity, look))
+        told = next((roles[path] for path in group if path in roles), None)
+        found.append(TraceInput(group, threads, told, identity, look))
     return found
 
 

@@ -9,7 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from otelbridge.errors import UsageError
 
@@ -38,9 +38,9 @@ class Input:
         self._content: IO[bytes] = raw
         start = _peek(raw)
         if start.startswith(_GZIP):
-            self._content, self.packed = gzip.GzipFile(fileobj=raw, mode="rb"), True
+            self._content, self.packed = cast("IO[bytes]", gzip.GzipFile(fileobj=raw, mode="rb")), True
         elif start.startswith(_XZ):
-            self._content, self.packed = lzma.LZMAFile(raw, "rb"), True
+            self._content, self.packed = lzma.LZMAFile(raw, "rb"), True  # noqa: SIM115  # close() ends it
         for magic, name in _UNPACK.items():
             if start.startswith(magic):
                 raise UsageError(

@@ -455,11 +455,10 @@ class Drawing:
     def _faults(self, kept_faults: Tally) -> None:
         points = [p for n in range(len(self._migration.sides)) for p in self._own_points(n, FAULT_DURATION)]
         count, seconds = histogram_total(points)
-        all_of_them = f"; {count_text(count)} in all" if count else ""
-        blocked = self._clock.length(int(seconds * SECOND_NS) if count else kept_faults.total_ns)
-        title = (
-            f"postcopy faults: {count_text(kept_faults.count)} kept{all_of_them}, guest threads blocked for {blocked} in total"
-        )
+        title = f"postcopy faults: {count_text(kept_faults.count)} kept"
+        if count:
+            blocked = self._clock.length(int(seconds * SECOND_NS))
+            title += f"; {count_text(count)} in all, guest threads blocked for {blocked} in total"
         self._page.heading((title, "bold"))
         slowest = self._slowest("postcopy.fault")
         for kept in slowest[:_TOP]:

@@ -56,7 +56,8 @@ class Relay:
             for end in ([self._listener] if self._listener else []) + self._connections:
                 with contextlib.suppress(OSError):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                    end.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits at it
+                    # Wakes the thread that waits at it, and unlike SHUT_RDWR sends no orderly end before the reset.
+                    end.shutdown(socket.SHUT_RD)
                 end.close()
             self._listener, self._connections = None, []
 
@@ -79,7 +80,8 @@ class Relay:
                 if is_client and self._is_over(len(data)):
                     self.down()
                     self.died.set()
-            goal.shutdown(socket.SHUT_RDWR)
+            with self._lock:
+                goal.shutdown(socket.SHUT_RDWR)
 
     def _is_over(self, passed: int) -> bool:
         with self._lock:

@@ -87,6 +87,13 @@ def assert_all_came(receiver: Receiver, written: Written) -> None:
     assert points_of(got) == written.points
 
 
+def assert_nothing_missing(receiver: Receiver, written: Written) -> None:
+    """All came, and nothing else did; what was kept without an answer came again."""
+    got = received(receiver)
+    assert set(spans_of(got)) == set(written.spans)
+    assert set(points_of(got)) == set(written.points)
+
+
 # --- what is delivered ------------------------------------------------------------------------------------
 
 
@@ -122,8 +129,9 @@ def test_the_environment_alone_switches_delivery_on(receiver: Receiver, logs: Lo
     assert_all_came(receiver, tls)
 
 
-def test_grpc_is_the_environments_default(receiver: Receiver, logs: Logs, tls: Written) -> None:
-    env = {f"{E}ENDPOINT": receiver.grpc_url.replace("grpc://", "http://"), f"{E}HEADERS": "x-scope-orgid=migrations"}
+def test_the_environment_can_ask_for_grpc(receiver: Receiver, logs: Logs, tls: Written) -> None:
+    address = receiver.grpc_url.replace("grpc://", "http://")
+    env = {f"{E}ENDPOINT": address, f"{E}PROTOCOL": "grpc", f"{E}HEADERS": "x-scope-orgid=migrations"}
     done = call("convert", *logs(TLS), env=env)
     assert done.code == 0, done.err
     assert {headers["x-scope-orgid"] for headers in receiver.headers} == {"migrations"}
@@ -175,14 +183,18 @@ MISCHIEF: dict[str, list[Answer]] = {
 
 @pytest.mark.parametrize("mischief", MISCHIEF)
 @pytest.mark.usefixtures("many_requests")
-def test_a_receiver_that_recovers_gets_everything_once(
+def test_a_receiver_that_recovers_gets_everything(
     mischief: str, to: str, receiver: Receiver, logs: Logs, precopy: Written, tmp_path: Path
 ) -> None:
     receiver.script("traces", MISCHIEF[mischief])
     receiver.script("metrics", MISCHIEF[mischief])
     done = call("convert", *logs(PRECOPY), "--to", to, "--accounting", tmp_path / "accounting.json")
     assert done.code == 0, done.err
-    assert_all_came(receiver, precopy)
+    if to.startswith("grpc") and any(answer.action != "answer" for answer in MISCHIEF[mischief]):
+        # The requests of a gRPC connection are cut together; one that was kept comes again if its answer was lost.
+        assert_nothing_missing(receiver, precopy)
+    else:
+        assert_all_came(receiver, precopy)
     account = Accounting(tmp_path / "accounting.json")
     assert account.spans["delivered"] == precopy.spans.total()
     assert account.points["delivered"] == precopy.points.total()
@@ -232,9 +244,7 @@ def test_a_receiver_that_dies_half_way_and_comes_back(
         done = running.result(30)
     assert done.code == 0, done.err
     assert 0 < kept < len(receiver.requests)
-    got = received(receiver)
-    assert set(spans_of(got)) == set(precopy.spans)
-    assert set(points_of(got)) == set(precopy.points)
+    assert_nothing_missing(receiver, precopy)
     account = Accounting(tmp_path / "accounting.json")
     assert account.spans["delivered"] == precopy.spans.total()
     assert account.points["delivered"] == precopy.points.total()
@@ -328,9 +338,7 @@ def test_a_receiver_that_stays_away_half_way_leaves_the_rest_in_the_spool(
     assert account.points["delivered"] + account.points["spooled"] == precopy.points.total()
     assert account.spans["spooled"] + account.points["spooled"] > 0
     assert call("spool", "replay", spool, "--to", to).code == 0
-    got = received(receiver)
-    assert set(spans_of(got)) == set(precopy.spans)
-    assert set(points_of(got)) == set(precopy.points)
+    assert_nothing_missing(receiver, precopy)
 
 
 @pytest.mark.usefixtures("many_requests")

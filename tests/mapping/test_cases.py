@@ -100,10 +100,8 @@ def test_a_metric_that_never_came_is_looked_for_among_those_that_did() -> None:
 
 
 def test_of_spans_of_one_name_the_most_similar_is_compared() -> None:
-    rules = (
-        RULES
-        + "      1@10.000500:savevm_section_start vga, section_id 9\n      1@10.000600:savevm_section_end vga, section_id 9 -> -5\n"
-    )
+    lines = "savevm_section_start vga, section_id 9", "savevm_section_end vga, section_id 9 -> -5"
+    rules = RULES + "".join(f"      1@10.000{500 + 100 * place}:{line}\n" for place, line in enumerate(lines))
     assert differences(
         "spans:",
         "  - {name: my.span, status: error, message: returned -5, duration: 100us}",
