@@ -10,16 +10,12 @@ from typing import Any
 
 from otelbridge.engine import Accounting
 from otelbridge.records import SECOND_NS, Outcome, Signal
+from otelbridge.stats import loss_of
 
 BUCKETS = (
     "begin", "end", "state", "span_event", "metric", "counted", "not_trace", "unmapped", "orphan_end", "malformed", "torn",
     "dropped_by_qemu",
 )  # fmt: skip
-_LOSSES = {
-    "malformed": "{n} lines are trace events whose arguments no known declaration fits; they were counted, not used",
-    "torn": "{n} lines are cut or run together; what of them could not be read was not used",
-    "dropped_by_qemu": "QEMU dropped {n} records before they were written",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +55,19 @@ def losses(inputs: Sequence[InputReport]) -> list[str]:
     """What was lost before it reached us, in words."""
     found = []
     for report in inputs:
-        for bucket, words in _LOSSES.items():
-            if number := report.account.buckets.get(bucket, 0):
-                found.append(f"{report.paths[0]}: {words.format(n=number)}")
+        for bucket, number in report.account.buckets.items():
+            if number and (loss := loss_of(bucket)):
+                found.append(f"{report.paths[0]}: {number} {_worded(loss.text, number)}")
         found += [f"{report.paths[0]}: {gap}" for gap in report.gaps]
     return found
+
+
+def _worded(text: str, number: int) -> str:
+    """A sentence of the table after a number: `Lines are cut: …` gives `line is cut: …` for 1."""
+    noun, verb, rest = text.rstrip(".").split(" ", 2)
+    if number == 1:
+        noun, verb = noun.removesuffix("s"), {"are": "is", "were": "was"}.get(verb, verb)
+    return f"{noun.lower()} {verb} {rest}"
 
 
 def accounting(inputs: Sequence[InputReport], outcomes: Mapping[Signal, Outcome], refused: Sequence[str]) -> dict[str, Any]:

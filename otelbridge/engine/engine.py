@@ -190,6 +190,7 @@ class Engine:
         for event in sorted(self._new):
             self._saw(event)
         self._new.clear()
+        self._machines.learn_version()
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -223,6 +224,7 @@ class Engine:
             self._came[event] = 1
             if event not in account.events:
                 self._saw(event)
+                self._machines.learn_version()
         handler = self._handlers.get(event)
         if handler is None:
             bucket = "unmapped"
@@ -292,6 +294,7 @@ class Engine:
             "order": self._order.snapshot(),
             "series": self._series.snapshot(),
             "window": self._window,
+            "qemu_version": self._machines.version,
             "new": self._new,
             "rules": self._pairs.snapshot(saver),
             "machines": self._machines.snapshot(saver),
@@ -307,6 +310,7 @@ class Engine:
         self._order.restore(state["order"])
         self._series.restore(state["series"], {metric.name: metric for metric in _metrics(self._mapping)})
         self._window, self._new = state["window"], list(state["new"])
+        self._machines.version = state["qemu_version"]
         self._pairs.restore(state["rules"], loader)
         self._machines.restore(state["machines"], loader)
         self._outlet.restore(state["unsettled"], loader)

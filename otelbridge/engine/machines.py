@@ -49,6 +49,8 @@ class Machines:
         self.states = {rule.id: MachineState(rule) for rule in rules}
         self._stream, self._outlet, self._series = stream, outlet, series
         self._joins, self._qemu_version = joins, qemu_version
+        self.version: str | None = None
+        """The versions of QEMU, as expressions may know them."""
         self.closing: Callable[[bytes, int, str | None], None] = lambda _span, _end, _event: None
 
     @property
@@ -69,7 +71,7 @@ class Machines:
     def now(self, machine: MachineState | None, row: Row) -> Now:
         """What an expression may know at this event beside its arguments."""
         if machine is None:
-            return Now(row.thread, None, None, None, row.event)
+            return Now(row.thread, None, None, self.version, row.event)
         if machine.stale:
             self.role(machine)
         known = machine.known.get((row.thread, row.event))
@@ -77,9 +79,23 @@ class Machines:
             if len(machine.known) > _MAX_KNOWN:
                 machine.known.clear()
             root = machine.root
-            known = Now(row.thread, root.state if root else None, machine.role, None, row.event)
+            known = Now(row.thread, root.state if root else None, machine.role, self.version, row.event)
             machine.known[row.thread, row.event] = known
         return known
+
+    def now_of(self, machine: MachineState | None, root: Root | None, thread: int | None, begin: str, end: str | None) -> Now:
+        """What a span's attributes may know; of a migration that the span outlives, what was so when it closed."""
+        if root is None or machine is None:
+            return Now(thread, None, None, self.version, begin, end)
+        return Now(thread, root.state, root.role if root.closed else self.role(machine), self.version, begin, end)
+
+    def learn_version(self) -> None:
+        """Something has come that may tell more of QEMU's version."""
+        version = self._qemu_version()
+        if version != self.version:
+            self.version = version
+            for machine in self.states.values():
+                machine.known.clear()
 
     def role(self, machine: MachineState) -> str | None:
         """The role that events spoke for since the machine opened, else those before, else its first state."""
@@ -95,8 +111,8 @@ class Machines:
         told = self._stream.role
         if told is not None and by_events in (None, "source", "destination"):
             return told
-        if by_events is None and root is not None and root.passed:
-            starts = machine.rule.starts.get(root.passed[0], ())
+        if by_events is None and root is not None:
+            starts = machine.rule.starts.get(root.first_state, ())
             return starts[0] if len(starts) == 1 else None
         return by_events
 
@@ -112,6 +128,7 @@ class Machines:
             if state not in rule.starts:
                 return False
             root = self._open(machine, time_ns, row.event)
+            root.first_state = state
         elif state in rule.known or rule.keep_unknown:
             self._leave(machine, root, time_ns, row.event)
         else:
@@ -181,7 +198,7 @@ class Machines:
         body = Body(root.start_ns, end_ns, attributes, root.notes, (), failed, root.dropped_notes, event is not None)
         span = self._outlet.finished(root.trace, root.span_id, root.parent_id, shape, body)
         self._outlet.give_kept(root)
-        root.closed = True
+        root.closed, root.role = True, role
         if event is not None:
             self._count_closed(rule, span, root)
         self._outlet.give(root.trace, span)

@@ -182,8 +182,9 @@ class Pairs:
             trace.open -= 1
             trace.last_ns = max(trace.last_ns, end_ns)
             return
+        now = self._machines.now_of(self._machine_of[rule.id], root, span.thread, span.begin_event, event)
         body = Body(
-            span.start_ns, end_ns, _attributes(rule, span, event, arguments), span.notes, span.links, failed or span.failure,
+            span.start_ns, end_ns, _attributes(rule, span, now, arguments), span.notes, span.links, failed or span.failure,
             span.dropped_notes, event is not None,
         )  # fmt: skip
         finished = self._outlet.finished(trace, span.span_id, span.parent_id, state.shape, body)
@@ -286,9 +287,8 @@ def _moved(state: RuleState, span: OpenSpan, on: BeginOn, time_ns: int, row: Row
     return True
 
 
-def _attributes(rule: SpanRule, span: OpenSpan, event: str | None, arguments: Arguments | None) -> list[tuple[str, Value]]:
-    root = span.root
-    now = Now(span.thread, root.state if root else None, None, None, span.begin_event, event)
+def _attributes(rule: SpanRule, span: OpenSpan, now: Now, arguments: Arguments | None) -> list[tuple[str, Value]]:
+    root, event = span.root, now.end_event
     found: list[tuple[str, Value]] = [("qemu.event.begin", span.begin_event)]
     if event is not None:
         found.append(("qemu.event.end", event))

@@ -39,16 +39,16 @@ class Root:
     """An open machine: the root span, its current state, and what is counted within it."""
 
     __slots__ = (
-        "begin_event", "closed", "dropped_notes", "evidence", "kept", "link_counts", "links", "notes", "number", "ordinals",
-        "parent_id", "passed", "reason", "recalled", "span_id", "start_ns", "state", "state_event", "state_ns", "state_number",
-        "trace",
+        "begin_event", "closed", "dropped_notes", "evidence", "first_state", "kept", "link_counts", "links", "notes", "number",
+        "ordinals", "parent_id", "passed", "reason", "recalled", "role", "span_id", "start_ns", "state", "state_event",
+        "state_ns", "state_number", "trace",
     )  # fmt: skip
 
     def __init__(self, number: int, span_id: bytes, start_ns: int, trace: Trace) -> None:
         self.number, self.span_id, self.start_ns, self.trace = number, span_id, start_ns, trace
         self.parent_id = b""
         self.begin_event = self.state_event = ""
-        self.state = ""
+        self.state = self.first_state = ""
         self.state_ns = start_ns
         self.state_number = 0
         self.evidence: set[str] = set()
@@ -65,6 +65,8 @@ class Root:
         self.kept: dict[str, list[tuple[int, int, FinishedSpan]]] = {}
         """Rule -> the slowest spans so far, a heap of (length, minus number, span)."""
         self.closed = False
+        self.role: str | None = None
+        """The role it had when it closed, for what outlives it."""
 
 
 class OpenSpan:
@@ -197,7 +199,7 @@ class Saver:
                     "start": root.start_ns,
                     "trace": self.trace(root.trace),
                     "events": [root.begin_event, root.state_event],
-                    "state": [root.state, root.state_ns, root.state_number],
+                    "state": [root.state, root.state_ns, root.state_number, root.first_state],
                     "evidence": sorted(root.evidence),
                     "passed": root.passed,
                     "notes": [plain_note(n) for n in root.notes],
@@ -213,6 +215,7 @@ class Saver:
                     ],
                     "kept": {rule: [[d, n, plain_span(s)] for d, n, s in heap] for rule, heap in root.kept.items()},
                     "closed": root.closed,
+                    "role": root.role,
                 }
             )
         return self._roots[id(root)]
@@ -250,10 +253,11 @@ class Loader:
         root = Root(plain["number"], bytes.fromhex(plain["span"]), plain["start"], self.traces[plain["trace"]])
         root.parent_id = bytes.fromhex(plain["parent"])
         root.begin_event, root.state_event = plain["events"]
-        root.state, root.state_ns, root.state_number = plain["state"]
+        root.state, root.state_ns, root.state_number, root.first_state = plain["state"]
         root.evidence, root.passed = set(plain["evidence"]), list(plain["passed"])
         root.notes, root.dropped_notes = [_note(n) for n in plain["notes"]], plain["dropped"]
-        root.reason, root.ordinals, root.closed = plain["reason"], dict(plain["ordinals"]), plain["closed"]
+        root.reason, root.ordinals = plain["reason"], dict(plain["ordinals"])
+        root.closed, root.role = plain["closed"], plain["role"]
         root.recalled = {(rule, name, tuple(key)): value for rule, name, key, value in plain["recalled"]}
         root.link_counts = {(rule, tuple(key)): n for rule, key, n in plain["link_counts"]}
         links: dict[str, dict[Key, list[Link]]] = {}

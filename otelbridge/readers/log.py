@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal
 
 from otelbridge.errors import FormatError
@@ -92,13 +93,14 @@ def _scanner(form: Form, hot: Hot, *, strict: bool) -> re.Pattern[bytes]:
 
 @lru_cache(maxsize=4096)
 def _iso_second(text: bytes) -> int | None:
-    """Unix seconds of `2026-11-23T04:30:01`, None for a moment that does not exist."""
+    """Unix seconds of `2026-11-23T04:30:01`, None for a moment that does not exist or lies before 1970."""
     year, month, day, hour, minute, second = (int(part) for part in re.split(rb"\D", text))
     try:
         moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
-    return int(moment.timestamp())
+    second_unix = int(moment.timestamp())
+    return second_unix if second_unix >= 0 else None
 
 
 class LogReader:
@@ -526,7 +528,7 @@ class LogReader:
         ]
         # \0\0\0\0019625@1795407950.847563:migrate_set_state new state setup
         whole = starts == [0] and not any(pieces[:-1])
-        for start, end in zip(starts, [*starts[1:], len(last)], strict=True):
+        for start, end in pairwise([*starts, len(last)]):
             found = _LINE.fullmatch(last[start:end])
             event = self._event(found["name"]) if found else None
             if found is not None and event is not None:

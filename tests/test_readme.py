@@ -1,0 +1,95 @@
+"""What the README shows is what the program does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from otelbridge import errors
+from otelbridge.cli import cli
+from otelbridge.stats import STATS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+TYPO = """version: 1
+scope: my.net
+
+metrics:
+  my.transferred: {counter: migrate_transferred, add: transfered, unit: By}
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def as_pattern(shown: str) -> str:
+    """A line that is nothing but `…` stands for any lines that were left out."""
+    lines = [re.escape(line) if line != "…" else r"(?:.*\n)*?.*" for line in shown.rstrip("\n").split("\n")]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("block", blocks("console"))
+def test_a_session_that_is_shown_runs_so(block: str, tmp_path: Path) -> None:
+    """Every command of the README gives the output that stands below it."""
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    (tmp_path / "typo.yaml").write_text(TYPO)
+    command, _, shown = block.removeprefix("$ ").partition("\n")
+    arguments = shlex.split(command)
+    assert arguments[0] == "otelbridge"
+    done = subprocess.run(
+        [sys.executable, "-m", "otelbridge", *arguments[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
+    )
+    assert re.fullmatch(as_pattern(shown), done.stdout.rstrip("\n")), done.stdout
+
+
+def commands() -> list[str]:
+    lines = [line.partition("  #")[0] for block in blocks("sh") for line in block.splitlines()]
+    return [
+        line.partition("otelbridge ")[2].strip() for line in lines if "otelbridge convert" in line or "otelbridge spool" in line
+    ]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_that_is_named_can_be_given(command: str) -> None:
+    """The options of every example exist."""
+    name, *arguments = shlex.split(command)
+    with cli.make_context("otelbridge", [name, *arguments]) as context:
+        chosen = cli.get_command(context, name)
+        assert chosen is not None
+        chosen.make_context(name, arguments, parent=context).close()
+
+
+def test_the_mapping_that_is_shown_has_no_problems(tmp_path: Path) -> None:
+    """The example can be copied as it is."""
+    (example,) = blocks("yaml")
+    (tmp_path / "my.yaml").write_text(example)
+    done = subprocess.run([sys.executable, "-m", "otelbridge", "mapping", "check", str(tmp_path / "my.yaml")], check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("stat", STATS, ids=lambda stat: stat.name)
+def test_every_counter_of_our_own_is_listed(stat: tuple[str, ...]) -> None:
+    """The list is that of the table, a sentence for each."""
+    name, unit, severity, text, _ = stat
+    assert f"| `{name}` | `{unit}` | {severity} | {text} |" in README
+    assert text.endswith(".")
+
+
+def test_every_exit_code_is_explained() -> None:
+    """The README's table has the codes of all errors."""
+    codes = {getattr(errors, name).exit_code for name in dir(errors) if name.endswith("Error")}
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    assert codes | {0, 7, 130} == listed
