@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import json
 import os
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import click
 
 import otelbridge
-from otelbridge.errors import ConfigError, LocatedError, OtelbridgeError, UsageError
+from otelbridge.errors import ConfigError, ExportError, LocatedError, OtelbridgeError, UsageError
 
 if TYPE_CHECKING:
     from otelbridge.catalogue import Catalogue
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 _PROGRESS_AFTER_S = 1.0
 _PROGRESS_EVERY_S = 0.1
 _INTERRUPTED = 130
-_MALFORMED_INPUT, _NOT_DELIVERED = 7, 5
+_NOT_DELIVERED = 5
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What is wrong when standard output or a temporary file takes no more."""
 
 _CONVERT_EXAMPLES = """
 \b
@@ -59,15 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     gc.disable()  # until everything is loaded: nothing of that is garbage
     try:
         code = cli.main(args=None if arguments is None else list(arguments), prog_name="otelbridge", standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
     except click.exceptions.Exit as stop:
         code = stop.exit_code
-    except click.UsageError as error:
-        where = f" (see '{error.ctx.command_path} --help')" if error.ctx is not None else ""
-        _complain(f"{error.format_message()}{where}")
-        code = UsageError.exit_code
     except click.ClickException as error:
-        _complain(error.format_message())
+        context: click.Context | None = getattr(error, "ctx", None)
+        where = f" (see '{context.command_path} --help')" if context is not None else ""
+        _complain(f"{error.format_message()}{where}")
         code = UsageError.exit_code
     except OtelbridgeError as error:
         _complain(str(error), located=isinstance(error, LocatedError))
@@ -75,11 +77,33 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted; what was not yet delivered is not.")
         code = _INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone, as `head` does; nothing else may be written to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as stop:
+        # Shell completion ends so, and click when the reader of our output has gone, as `head` does.
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
         code = 0
+    except BrokenPipeError:
+        _mute()
+        code = 0
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _mute()
+        _complain(f"Not all could be written: {error.strerror}. Make room and run it again.")
+        code = ExportError.exit_code
     sys.exit(code or 0)
+
+
+def _flush() -> None:
+    """Have everything written that was printed; a stream that was closed for us (`>&-`) is None."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _mute() -> None:
+    """Nothing more can be written to standard output: what Python still holds for it goes nowhere."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
 
 
 def _complain(text: str, *, located: bool = False) -> None:
@@ -234,7 +258,11 @@ def _draw(conversion: Conversion) -> None:
 
     if conversion.picture is not None:
         console = Console(highlight=False, soft_wrap=False)
-        draw(conversion.picture, conversion.accounting, conversion.notes, console, now_ns=time.time_ns())
+        try:
+            draw(conversion.picture, conversion.accounting, conversion.notes, console, now_ns=time.time_ns())
+        except (BrokenPipeError, SystemExit):
+            # The reader has gone, as `head` does, which rich takes for the end; the exit code is the conversion's all the same.
+            _mute()
 
 
 def _report(conversion: Conversion) -> None:
@@ -258,7 +286,7 @@ class _Progress:
     def __init__(self) -> None:
         self._begun_s = self._shown_s = time.monotonic()
         self._shown = False
-        self._active = sys.stderr.isatty()
+        self._active = sys.stderr is not None and sys.stderr.isatty()
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
@@ -96,7 +97,7 @@ def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Pr
     Raises:
         OtelbridgeError: Nothing, or not everything, was converted; what was found, and what to do.
     """
-    setup = _set_up(options, env, progress)
+    setup = _set_up(_each_once(options), env, progress)
     traces = _inputs(setup)
     with ExitStack() as stack:
         sinks, picture = _sinks(options, env, traces, stack)
@@ -146,6 +147,19 @@ def load_catalogue(path: Path | None, notes: list[str]) -> Catalogue:
 
 
 # --- inputs -----------------------------------------------------------------------------------------
+
+
+def _each_once(options: ConvertOptions) -> ConvertOptions:
+    """The options with one name for each file: src.log, ./src.log and a link to it are the same log."""
+    names: dict[str, str] = {}
+
+    def first(path: str) -> str:
+        return names.setdefault("-" if path == "-" else os.path.realpath(path), path)
+
+    files, sources, destinations = (
+        tuple(map(first, paths)) for paths in (options.files, options.sources, options.destinations)
+    )
+    return replace(options, files=files, sources=sources, destinations=destinations)
 
 
 def _inputs(setup: _Setup) -> list[TraceInput]:

@@ -48,7 +48,7 @@ STATS = (
     Stat("otelbridge.engine.events_unmapped", "{event}", "notice", "Events that no rule names were only counted.", "unmapped"),
     Stat("otelbridge.engine.ends_unmatched", "{event}", "notice", "Ends came without a begin.", "orphan_end"),
     Stat("otelbridge.engine.spans_incomplete", "{span}", "notice", "Spans have begun whose end was never seen."),
-    Stat("otelbridge.engine.spans_not_kept", "{span}", "notice", "Spans were only counted: slower ones of their kind are kept."),
+    Stat("otelbridge.engine.spans_not_kept", "{span}", "notice", "Spans were only counted; the slowest are kept."),
     Stat("otelbridge.export.spans_rejected", "{span}", "data-loss", "Spans were refused by the destination."),
     Stat("otelbridge.export.points_rejected", "{point}", "data-loss", "Metric points were refused by the destination."),
 )  # fmt: skip

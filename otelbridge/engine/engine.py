@@ -84,6 +84,7 @@ class Engine:
         self._outlet = Outlet(stream, self._accounting, self._series)
         self._machines = Machines(mapping.machines, stream, self._outlet, self._series, joins or {}, qemu_version)
         self._pairs = Pairs(mapping.spans, stream, self._outlet, self._machines, index)
+        self._machines.opened = self._pairs.adopt
         self._machines.closing = self._pairs.close_root
         self._handlers = _handlers(mapping, self._pairs.states, self._machines.states)
         self._counted = _counted(mapping)

@@ -18,15 +18,16 @@ MAX_SCALE = 20
 class ExponentialHistogram:
     """Values >= 0, recorded one by one; `value()` is the state as a record."""
 
-    __slots__ = ("buckets", "count", "high", "low", "max", "min", "scale", "sum", "zero_count")
+    __slots__ = ("buckets", "count", "low", "max", "min", "scale", "sum", "zero_count")
 
     def __init__(self) -> None:
         self.count = self.zero_count = 0
         self.sum = 0.0
         self.min, self.max = math.inf, -math.inf
         self.scale = MAX_SCALE
-        self.low = self.high = 0
-        self.buckets: dict[int, int] = {}
+        self.low = 0
+        self.buckets: list[int] = []
+        """Counts from bucket `low` on; the first and the last are not zero."""
 
     def record(self, value: float) -> None:
         """Add one value; a negative one (clocks that step) counts as 0."""
@@ -39,34 +40,42 @@ class ExponentialHistogram:
             self.zero_count += 1
             return
         index = _index(value, self.scale)
+        place = index - self.low
+        if not 0 <= place < len(self.buckets):
+            place = self._room_for(value, index)
+        self.buckets[place] += 1
+
+    def _room_for(self, value: float, index: int) -> int:
+        """Make room for a value outside the buckets; give the place of its bucket."""
         if not self.buckets:
-            self.low = self.high = index
-        low, high = min(self.low, index), max(self.high, index)
+            self.low, self.buckets = index, [0]
+        low, high = min(self.low, index), max(self.low + len(self.buckets) - 1, index)
         if high - low >= MAX_SIZE:
             self._coarsen(low, high)
             index = _index(value, self.scale)
-            low, high = min(self.low, index), max(self.high, index)
-        self.low, self.high = low, high
-        self.buckets[index] = self.buckets.get(index, 0) + 1
+            low, high = min(self.low, index), max(self.low + len(self.buckets) - 1, index)
+        before, after = self.low - low, high - self.low - len(self.buckets) + 1
+        self.buckets = [0] * before + self.buckets + [0] * after
+        self.low = low
+        return index - low
 
     def _coarsen(self, low: int, high: int) -> None:
         """Halve the scale until `low` to `high` fit; two neighbouring buckets become one at each step."""
         shift = 0
         while (high >> shift) - (low >> shift) >= MAX_SIZE:
             shift += 1
-        merged: dict[int, int] = {}
-        for index, count in self.buckets.items():
-            merged[index >> shift] = merged.get(index >> shift, 0) + count
-        self.buckets = merged
+        first = self.low >> shift
+        merged = [0] * (((self.low + len(self.buckets) - 1) >> shift) - first + 1)
+        for place, count in enumerate(self.buckets):
+            merged[((self.low + place) >> shift) - first] += count
+        self.buckets, self.low = merged, first
         self.scale -= shift
-        self.low, self.high = self.low >> shift, self.high >> shift
 
     def value(self) -> Histogram:
         """The state; `min` and `max` are 0 where nothing was recorded."""
-        get = self.buckets.get
-        buckets = tuple([get(i, 0) for i in range(self.low, self.high + 1)]) if self.buckets else ()
         low, high = (self.min, self.max) if self.count else (0.0, 0.0)
-        return Histogram(self.count, self.sum, low, high, self.scale, self.zero_count, self.low if buckets else 0, buckets)
+        offset = self.low if self.buckets else 0
+        return Histogram(self.count, self.sum, low, high, self.scale, self.zero_count, offset, tuple(self.buckets))
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain data."""
@@ -80,9 +89,7 @@ class ExponentialHistogram:
         self.count, self.sum, self.scale, self.zero_count = state["count"], state["sum"], state["scale"], state["zero_count"]
         if self.count:
             self.min, self.max = state["min"], state["max"]
-        self.low = state["offset"]
-        self.high = self.low + max(0, len(state["buckets"]) - 1)
-        self.buckets = {self.low + i: n for i, n in enumerate(state["buckets"]) if n}
+        self.low, self.buckets = state["offset"], list(state["buckets"])
         return self
 
 

@@ -22,6 +22,7 @@ class Seen:
     Attributes:
         stream: The place of the stream among the inputs.
         role: source, destination, snapshot or None.
+        completed: Whether all that was sent was loaded.
         offered: Spans that the other host's may point to: rule -> key -> ids in their order.
         asked: How many spans here want to point to each: rule -> key -> number.
     """
@@ -34,6 +35,7 @@ class Seen:
     end_ns: int
     offered: Mapping[str, Mapping[Key, Sequence[bytes]]] = field(default_factory=dict)
     asked: Mapping[str, Counter[Key]] = field(default_factory=dict)
+    completed: bool = False
 
 
 def seen(stream: int, spans: Iterable[FinishedSpan], machine: str, index: LinkIndex) -> list[Seen]:
@@ -48,6 +50,7 @@ def seen(stream: int, spans: Iterable[FinishedSpan], machine: str, index: LinkIn
             span.end_ns,
             index.offered.get(span.span_id, {}),
             index.asked.get(span.span_id, {}),
+            ("qemu.migration.state", "completed") in span.attributes,
         )
         for span in spans
         if span.name == machine
@@ -93,10 +96,24 @@ def _distance(source: Seen, destination: Seen) -> tuple[int, int]:
     return differing, apart
 
 
-def _links(source: Seen, destination: Seen) -> dict[str, dict[Key, list[Link]]]:
-    """What the destination's spans may point to: only where both hosts have the same number, so that places agree."""
-    found: dict[str, dict[Key, list[Link]]] = {}
+def _links(source: Seen, destination: Seen) -> dict[str, dict[Key, list[Link | None]]]:
+    """What the destination's spans may point to, None for one that has no counterpart."""
+    completed = source.completed and destination.completed
+    found: dict[str, dict[Key, list[Link | None]]] = {}
     for rule, by_key in source.offered.items():
         asked = destination.asked.get(rule, Counter())
-        found[rule] = {key: [Link(source.trace_id, i) for i in ids] for key, ids in by_key.items() if asked[key] == len(ids)}
+        found[rule] = {
+            key: [*[None] * (asked[key] - len(ids)), *(Link(source.trace_id, i) for i in ids)]
+            for key, ids in by_key.items()
+            if _places_agree(len(ids), asked[key], completed)
+        }
     return found
+
+
+def _places_agree(offered: int, asked: int, completed: bool) -> bool:
+    """Whether, counted from the last one, the same place means the same section.
+
+    QEMU traces the load of what `save_setup` of a section wrote (`qemu_loadvm_state_section_startfull`), but not its save, so
+    the destination can have one more, the first. Without the last ones only what there is but once is certain.
+    """
+    return asked - offered in (0, 1) if completed else asked == offered == 1

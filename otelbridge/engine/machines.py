@@ -25,17 +25,17 @@ class Join:
     Attributes:
         trace_id: The trace it is part of.
         parent_id: The other host's root span, which began at `parent_start_ns`.
-        links: Spans over there that spans here may point to: rule -> key -> in their order.
+        links: Spans over there that spans here may point to: rule -> key -> in their order, None where there is none.
     """
 
     trace_id: bytes
     parent_id: bytes
     parent_start_ns: int
-    links: Mapping[str, Mapping[Key, list[Link]]] = field(default_factory=dict)
+    links: Mapping[str, Mapping[Key, list[Link | None]]] = field(default_factory=dict)
 
 
 class Machines:
-    """All machines of a stream. `closing(span_id, end_ns, event)` is called before a root goes out."""
+    """All machines of a stream. `opened(root)` is called then, `closing(span_id, end_ns, event)` before a root goes out."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Machines:
         self._joins, self._qemu_version = joins, qemu_version
         self.version: str | None = None
         """The versions of QEMU, as expressions may know them."""
+        self.opened: Callable[[Root], None] = lambda _root: None
         self.closing: Callable[[bytes, int, str | None], None] = lambda _span, _end, _event: None
 
     @property
@@ -128,7 +129,8 @@ class Machines:
             if state not in rule.starts:
                 return False
             root = self._open(machine, time_ns, row.event)
-            root.first_state = state
+            root.state = root.first_state = state
+            self.opened(root)
         elif state in rule.known or rule.keep_unknown:
             self._leave(machine, root, time_ns, row.event)
         else:

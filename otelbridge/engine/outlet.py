@@ -215,9 +215,9 @@ def given(pairs: Iterable[tuple[str, Value | None]]) -> Attributes:
 
 def _settled(trace: Trace, span: FinishedSpan) -> FinishedSpan:
     """A span with the ids of its trace; one without a parent goes below the trace's top if it began within it."""
-    if span.trace_id == trace.id:
-        return span
     parent_id = span.parent_id
-    if not parent_id and trace.parent and span.start_ns >= trace.parent_start_ns:
+    if not parent_id and span.span_id != trace.parent and span.start_ns >= trace.parent_start_ns:
         parent_id = trace.parent
+    if span.trace_id == trace.id and span.parent_id == parent_id:
+        return span
     return span._replace(trace_id=trace.id or b"", parent_id=parent_id)

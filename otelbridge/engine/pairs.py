@@ -86,10 +86,7 @@ class Pairs:
         if rule.ordinals:
             span.ordinals = tuple((name, self._ordinal(machine, rule, span)) for name, machine in rule.ordinals)
         if span.root is not None:
-            if self._index is not None:
-                self._offer(rule, span, span.root)
-            if rule.links:
-                self._link(rule, span, span.root, arguments, self._now(rule, row))
+            self._connect(rule, span, span.root, self._now(rule, row))
         return span
 
     def _place(self, rule: SpanRule, span: OpenSpan) -> tuple[bytes, Trace, Root | None]:
@@ -118,17 +115,35 @@ class Pairs:
         machine.root.ordinals[rule.id] = number
         return number
 
+    def adopt(self, root: Root) -> None:
+        """A machine opened: what was open already, and was taken into its trace, is part of it."""
+        for state in self.states.values():
+            for span in state.by_number.values():
+                if span.root is None and span.trace.id == root.trace.id:
+                    span.root = root
+                    machine = self._machine_of[state.rule.id]
+                    self._connect(
+                        state.rule, span, root, self._machines.now_of(machine, root, span.thread, span.begin_event, None)
+                    )
+
     # --- links --------------------------------------------------------------------------------------
+
+    def _connect(self, rule: SpanRule, span: OpenSpan, root: Root, now: Now) -> None:
+        """Offer a span to those of the other host, and let it point to one of them."""
+        if self._index is not None:
+            self._offer(rule, span, root)
+        if rule.links:
+            self._link(rule, span, root, now)
 
     def _offer(self, rule: SpanRule, span: OpenSpan, root: Root) -> None:
         if self._index is not None and rule.id in self._link_targets:
             key = span.key[1:] if rule.thread and span.thread is not None else span.key
             self._index.offered.setdefault(root.span_id, {}).setdefault(rule.id, {}).setdefault(key, []).append(span.span_id)
 
-    def _link(self, rule: SpanRule, span: OpenSpan, root: Root, arguments: Arguments, now: Now) -> None:
+    def _link(self, rule: SpanRule, span: OpenSpan, root: Root, now: Now) -> None:
         """Point to the span of the other host that has the same place among those with the same key."""
         for link in rule.links:
-            wanted = link.key[span.begin_event](arguments, now)
+            wanted = link.key[span.begin_event](span.arguments, now)
             if None in wanted:
                 continue
             if self._index is not None:
@@ -136,8 +151,9 @@ class Pairs:
             place = root.link_counts.get((link.rule, wanted), 0)
             root.link_counts[link.rule, wanted] = place + 1
             targets = root.links.get(link.rule, {}).get(wanted, ())
-            if place < len(targets):
-                span.links += (targets[place],)
+            target = targets[place] if place < len(targets) else None
+            if target is not None:
+                span.links += (target,)
 
     # --- ends ---------------------------------------------------------------------------------------
 

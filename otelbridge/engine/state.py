@@ -60,7 +60,7 @@ class Root:
         self.recalled: dict[tuple[str, str, Key], Value] = {}
         """Rule, attribute, key -> the value that the last such span had."""
         self.link_counts: dict[tuple[str, Key], int] = {}
-        self.links: Mapping[str, Mapping[Key, list[Link]]] = {}
+        self.links: Mapping[str, Mapping[Key, list[Link | None]]] = {}
         """Spans of the other host that spans of this one may point to: rule -> key -> in their order."""
         self.kept: dict[str, list[tuple[int, int, FinishedSpan]]] = {}
         """Rule -> the slowest spans so far, a heap of (length, minus number, span)."""
@@ -209,7 +209,7 @@ class Saver:
                     "recalled": [[rule, name, list(key), value] for (rule, name, key), value in root.recalled.items()],
                     "link_counts": [[rule, list(key), n] for (rule, key), n in root.link_counts.items()],
                     "links": [
-                        [rule, list(key), [plain_link(link) for link in links]]
+                        [rule, list(key), [link and plain_link(link) for link in links]]
                         for rule, by_key in root.links.items()
                         for key, links in by_key.items()
                     ],
@@ -260,9 +260,9 @@ class Loader:
         root.closed, root.role = plain["closed"], plain["role"]
         root.recalled = {(rule, name, tuple(key)): value for rule, name, key, value in plain["recalled"]}
         root.link_counts = {(rule, tuple(key)): n for rule, key, n in plain["link_counts"]}
-        links: dict[str, dict[Key, list[Link]]] = {}
+        links: dict[str, dict[Key, list[Link | None]]] = {}
         for rule, key, targets in plain["links"]:
-            links.setdefault(rule, {})[tuple(key)] = [_link(t) for t in targets]
+            links.setdefault(rule, {})[tuple(key)] = [t and _link(t) for t in targets]
         root.links = links
         root.kept = {rule: [(d, n, _span(s)) for d, n, s in heap] for rule, heap in plain["kept"].items()}
         return root

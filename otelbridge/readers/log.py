@@ -55,7 +55,7 @@ _ANY_STAMP = re.compile(rb"\d{1,10}@\d|\d{4}-\d\d-\d\dT\d")
 _BEFORE_NAME = {"thread": b":", "iso": b"Z "}
 _STAMP_SIGN = {"thread": b"@", "iso": b"Z "}
 """What stands in a stamp, and hardly anywhere else. One that does: `ram_save_page /rom@etc/acpi/tables: offset: 0x0`."""
-_STAMPS = {"thread": re.compile(rb"@\d{1,11}+\.\d{6}:"), "iso": re.compile(rb"\dZ ")}
+_STAMPS = {"thread": re.compile(rb"@(\d{1,11}+)\.\d{6}:"), "iso": re.compile(rb"\dZ ")}
 _SECOND_OF = {"thread": re.compile(rb"\n\d{1,10}+@(\d{1,11}+)\."), "iso": re.compile(rb"\n(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")}
 _STAMP = {
     "thread": (rb"(\d{1,10}+)@(\d{1,11}+)\.(\d{6}):", rb"\d{1,10}+@\d{1,11}+\.\d{6}:"),
@@ -255,9 +255,6 @@ class LogReader:
         if form is None:
             return
         left = data.count(b"\n", start, end)
-        if data.count(_STAMP_SIGN[form], start, end) != left and len(_STAMPS[form].findall(data, start, end)) != left:
-            self._plain(data, start, end)
-            return
         while start < end:
             stop, total, stamped = self._window_end(form, data, start, end, left)
             if total:
@@ -269,8 +266,8 @@ class LogReader:
 
     @staticmethod
     def _mark(form: Form, second: int) -> bytes:
-        """What every line of a second has in it."""
-        return b"@%d." % second if form == "thread" else _iso_text(second)
+        """What every line of a second has in it, and no other in its stamp."""
+        return b"@%d." % second if form == "thread" else b"\n" + _iso_text(second)
 
     def _window_end(self, form: Form, data: bytes, start: int, end: int, left: int) -> tuple[int, int, bool]:
         """Where the first line of a later second begins, how many lines stand before it, and if all are of this second."""
@@ -286,7 +283,7 @@ class LogReader:
             total = data.count(b"\n", start, following)
             if data.count(mark, start, following) == total:
                 return following, total, True
-        current = mark.strip(b"@.")
+        current = mark.strip(b"\n@.")
         for found in _SECOND_OF[form].finditer(data, start, end):
             if found[1] == current:
                 continue
@@ -310,6 +307,11 @@ class LogReader:
 
     def _segment(self, form: Form, data: bytes, start: int, end: int, total: int, *, strict: bool) -> None:
         """Lines up to the end of a window: at once if they are all events, else one by one."""
+        if data.count(_STAMP_SIGN[form], start, end) != total and not self._one_stamp_each(
+            form, data, start, end, total, strict
+        ):
+            self._plain(data, start, end)
+            return
         found = _scanner(form, self._hot, strict=strict).findall(data, start, end)
         hot = dict.fromkeys([name for _, name in self._hot], total - len(found))
         if len(hot) > 1:
@@ -341,15 +343,31 @@ class LogReader:
         self._last_ns = last_ns or None
         self._count_segment(form, seen)
         self._count_segment(form, hot)
-        time_ns_before = self._time_of(_LINE.fullmatch(data, data.rfind(b"\n", start, end) + 1, end))
-        self._before_ns = self._before_ns if time_ns_before is None else time_ns_before
+        self._before_ns = self._last_event_ns(data, start, end)
         self._warm(seen, hot, found, total)
         self._total += total
         self._lines += total
 
+    def _one_stamp_each(self, form: Form, data: bytes, start: int, end: int, total: int, strict: bool) -> bool:
+        """Whether signs of a stamp that are too many stand in arguments, as in `/rom@etc`, and not in second stamps."""
+        stamps = _STAMPS[form].findall(data, start, end)
+        # Not strict, all lines were taken to be of this second because its mark is there so often.
+        exact = strict or form == "iso" or set(stamps) == {b"%d" % self._second}
+        return exact and len(stamps) == total
+
+    def _last_event_ns(self, data: bytes, start: int, end: int) -> int | None:
+        """The time of the last of these lines that is an event's, else what it was before them."""
+        while start < end:
+            line = data.rfind(b"\n", start, end)
+            found = _LINE.fullmatch(data, line + 1, end)
+            if found is not None and self._event(found["name"]) is not None:
+                return self._time_of(found)
+            end = line
+        return self._before_ns
+
     def _count_segment(self, form: Form, numbers: Mapping[bytes, int]) -> None:
         for name, number in numbers.items():
-            event = self._known[name]
+            event = self._event(name)
             if number and event is not None:
                 self._counts[event] += number
             elif number:
@@ -361,7 +379,7 @@ class LogReader:
             return
         for name, number in hot.items():
             self._idle[name] = 0 if number else self._idle[name] + 1
-        often = {name for name, number in seen.items() if number * _HOT_SHARE > total and self._known[name] is not None}
+        often = {name for name, number in seen.items() if number * _HOT_SHARE > total and self._event(name) is not None}
         tired = {name for name in hot if self._idle[name] > _HOT_SHARE}
         if often or tired:
             widths = {name: width for width, name in self._hot if name not in tired}

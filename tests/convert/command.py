@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import subprocess
@@ -44,6 +45,10 @@ def call(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Result
             main([str(argument) for argument in arguments])
         except SystemExit as end:
             code = end.code
+        finally:
+            # It does without garbage collection until it is loaded, and keeps what is loaded; this process goes on.
+            gc.unfreeze()
+            gc.enable()
     assert isinstance(code, int), code
     return Result(code, out.getvalue(), err.getvalue())
 

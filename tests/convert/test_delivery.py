@@ -235,7 +235,7 @@ def test_a_receiver_that_dies_half_way_and_comes_back(
     to: str, receiver: Receiver, logs: Logs, precopy: Written, tmp_path: Path
 ) -> None:
     """Nothing is lost; only what it took without answering may come twice."""
-    arguments = ["convert", *logs(PRECOPY), "--accounting", tmp_path / "accounting.json"]
+    arguments: list[str | Path] = ["convert", *logs(PRECOPY), "--accounting", tmp_path / "accounting.json"]
     with Relay(to, dies_after=40_000) as relay, ThreadPoolExecutor(1) as pool:
         running = pool.submit(call, *arguments, "--to", relay.url)
         assert relay.died.wait(20)
@@ -255,7 +255,16 @@ def test_one_that_never_answers_is_given_up(to: str, receiver: Receiver, logs: L
     silence = [Answer(action="hang")] * 40
     receiver.script("traces", silence)
     receiver.script("metrics", silence)
-    arguments = ["convert", *logs(PRECOPY), "--to", to, "--give-up", "1s", "--accounting", tmp_path / "accounting.json"]
+    arguments: list[str | Path] = [
+        "convert",
+        *logs(PRECOPY),
+        "--to",
+        to,
+        "--give-up",
+        "1s",
+        "--accounting",
+        tmp_path / "accounting.json",
+    ]
     done = call(*arguments, env={f"{E}TIMEOUT": "300"})
     assert done.code == 5
     account = Accounting(tmp_path / "accounting.json")
@@ -283,7 +292,18 @@ def nowhere() -> str:
 
 
 def spooled(logs: Sequence[Path], to: str, spool: Path, accounting: Path) -> Result:
-    arguments = ["convert", *logs, "--to", to, "--give-up", "100ms", "--spool", spool, "--accounting", accounting]
+    arguments: list[str | Path] = [
+        "convert",
+        *logs,
+        "--to",
+        to,
+        "--give-up",
+        "100ms",
+        "--spool",
+        spool,
+        "--accounting",
+        accounting,
+    ]
     return call(*arguments)
 
 

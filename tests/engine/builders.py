@@ -42,8 +42,10 @@ def threadless(log: str) -> str:
 
 def text_of(log: str) -> bytes:
     """Lines of a log written with indentation, as bytes."""
-    return b"".join(line.strip().encode() + b" \n" if " " not in line.strip() else line.strip().encode() + b"\n"
-                    for line in log.strip().splitlines())
+    return b"".join(
+        line.strip().encode() + b" \n" if " " not in line.strip() else line.strip().encode() + b"\n"
+        for line in log.strip().splitlines()
+    )
 
 
 def batches(mapping: Rules, blocks: Iterable[bytes]) -> Iterator[Batch]:

@@ -184,7 +184,8 @@ def test_a_process_can_be_destination_and_then_source() -> None:
         (20.01, 1, "savevm_state_setup "),
         (20.3, 1, "migrate_set_state new state completed"),
     )
-    assert [(attribute(s, "role"), s.kind) for s in run(MACHINE, log).named("m")] == [("destination", SERVER), ("source", CLIENT)]
+    found = [(attribute(s, "role"), s.kind) for s in run(MACHINE, log).named("m")]
+    assert found == [("destination", SERVER), ("source", CLIENT)]
 
 
 def test_a_state_that_comes_again_is_a_span_again() -> None:
