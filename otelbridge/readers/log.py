@@ -166,9 +166,8 @@ class LogReader:
         """Losses that are no matter of single lines, in words."""
         if not self._holes:
             return []
-        return [
-            f"{self._holes} holes of {self._hole_bytes} NUL bytes in all: what stood there was overwritten or never written"
-        ]
+        holes = "1 hole of" if self._holes == 1 else f"{self._holes} holes with together"
+        return [f"{holes} {self._hole_bytes} NUL bytes: what stood there was overwritten or never written"]
 
     # --- feeding --------------------------------------------------------------------------------------
 
@@ -512,7 +511,7 @@ class LogReader:
         signs = line.count(b"@") + line.count(b"Z ")
         if signs <= (found is not None and bool(found["thread"] or found["iso"])):
             return False
-        return any(self._event(start[1]) for start in _EVENT_START.finditer(line, 1) if not _continues(line, start))
+        return any(self._begins(line, start) for start in _EVENT_START.finditer(line, 1))
 
     def _other(self, line: bytes, found: re.Match[bytes] | None) -> None:
         two = _TWO_STAMPS.match(line)
@@ -541,19 +540,21 @@ class LogReader:
             self._hole_bytes += line.count(b"\0")
         # What stands before a hole is cut; only what ends with the line is whole.
         last = pieces[-1]
-        starts = [
-            start.start() for start in _EVENT_START.finditer(last) if self._event(start[1]) and not _continues(last, start)
-        ]
+        starts = [start.start() for start in _EVENT_START.finditer(last) if self._begins(last, start)]
+        # 25088@1795407950.1:migration_socket_incoming_accepted25078@1795407950.2:migration_socket_outgoing_connected hostname=h
+        lines = [_LINE.fullmatch(last[start:end]) for start, end in pairwise([*starts, len(last)])]
+        events = [(found, event) for found in lines if found is not None and (event := self._event(found["name"])) is not None]
         # \0\0\0\0019625@1795407950.847563:migrate_set_state new state setup
-        whole = starts == [0] and not any(pieces[:-1])
-        for start, end in pairwise([*starts, len(last)]):
-            found = _LINE.fullmatch(last[start:end])
-            event = self._event(found["name"]) if found else None
-            if found is not None and event is not None:
-                self._take(found, event, int(whole))
+        whole = starts == [0] and len(events) == 1 and not any(pieces[:-1])
+        for found, event in events:
+            self._take(found, event, int(whole))
         self._units["torn"] += not whole
         self._total += 1
         self._lines += 1
+
+    def _begins(self, line: bytes, start: re.Match[bytes]) -> bool:
+        """Whether an event may begin here: at the front, or where an event's name follows the stamp."""
+        return not start.start() or (self._event(start[1]) is not None and not _continues(line, start))
 
     def _too_long(self, line: bytes) -> None:
         self._lines += 1

@@ -84,7 +84,7 @@ def test_a_line_with_a_hole_is_torn_and_what_is_whole_in_it_is_used(line: bytes,
 def test_several_holes_are_told_together() -> None:
     log = reader()
     log.feed(SETUP + b"\0\0\n\0\0\0\n")
-    assert log.gaps == ["2 holes of 5 NUL bytes in all: what stood there was overwritten or never written"]
+    assert log.gaps == ["2 holes with together 5 NUL bytes: what stood there was overwritten or never written"]
 
 
 def test_two_events_run_together_are_both_taken_and_the_line_is_torn() -> None:
