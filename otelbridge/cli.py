@@ -326,13 +326,15 @@ _catalogue_option = click.option("--catalogue", type=_PATH, metavar="FILE", help
 def check(paths: tuple[Path, ...], catalogue: Path | None) -> None:
     """Check mapping files or folders of them; all problems are shown with their places."""
     from otelbridge.mapping import load_with_shipped, user_files  # noqa: PLC0415
+    from otelbridge.view.text import count_text  # noqa: PLC0415
 
     files = user_files(paths)
     found = load_with_shipped(paths, _catalogue(catalogue))
     mine = {file.path for file in files}
     rules = sum(rule.path in mine for rules in (found.spans, found.machines, found.metrics) for rule in rules)
     tests = sum(test.path in mine for test in found.tests)
-    click.echo(f"{len(files)} file{'s' * (len(files) != 1)}, {rules} rules, {tests} tests: no problems.")
+    counts = (count_text(len(files), "file"), count_text(rules, "rule"), count_text(tests, "test"))
+    click.echo(f"{', '.join(counts)}: no problems.")
 
 
 @mapping.command()
@@ -342,7 +344,7 @@ def test(paths: tuple[Path, ...], catalogue: Path | None) -> None:
     """Run the `tests:` of mapping files through the real reader and engine, together with the shipped mappings."""
     from otelbridge.mapping import load_with_shipped, user_files  # noqa: PLC0415
     from otelbridge.pipeline import run_mapping_tests  # noqa: PLC0415
-    from otelbridge.view.text import clean  # noqa: PLC0415
+    from otelbridge.view.text import clean, count_text  # noqa: PLC0415
 
     known = _catalogue(catalogue)
     files = [file.path for file in user_files(paths)]
@@ -357,7 +359,7 @@ def test(paths: tuple[Path, ...], catalogue: Path | None) -> None:
                 click.echo(f"       {clean(difference)}")
         else:
             click.echo(f"ok     {place}: {clean(result.test.name)}")
-    click.echo(f"{len(results)} tests, {failed} failed." if results else "There are no tests in these files.")
+    click.echo(f"{count_text(len(results), 'test')}, {failed} failed." if results else "There are no tests in these files.")
     if failed:
         raise click.exceptions.Exit(ConfigError.exit_code)
 

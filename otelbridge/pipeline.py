@@ -512,6 +512,11 @@ def _note(notes: list[str], trace: TraceInput, reading: _Reading) -> None:
         notes.append(
             f"{name}: {late} events stand more than 50 ms too late in the file; they were taken as early as their place allows."
         )
+    if mixed := sum(engine.mixed for engine in reading.engines):
+        notes.append(
+            f"{name}: in {mixed} migrations events of both hosts stand, and no thread ids tell the processes apart, "
+            "so their spans are mixed. Give each QEMU a file of its own."
+        )
     overflowed = sorted({metric for engine in reading.engines for metric in engine.overflowed})
     words = "has too many series; the rest is in one with otel.metric.overflow=true."
     notes += [f"{name}: the metric {metric} {words}" for metric in overflowed]

@@ -37,8 +37,7 @@ def need_fixture() -> object:
 def shared() -> Path:
     """The reference folder beside the checkout: catalogues of every QEMU release and many more recordings."""
     path = PROJECT.parent / "shared"
-    if not path.is_dir():
-        pytest.skip(f"{path} is missing: reference data that the checkout does not hold")
+    need(path, "reference data that the checkout does not hold")
     return path
 
 

@@ -64,7 +64,8 @@ class TextForm:
     def decoder(self, wanted: Sequence[str]) -> Decoder:
         """A function from the text to the wanted arguments, in that order.
 
-        It gives None for a text that the format cannot have printed, and for several strings in more than 4 KiB. An argument that the declaration does not have is None.
+        It gives None for a text that the format cannot have printed, and where several strings share more than 4 KiB.
+        An argument that the declaration does not have is None.
         """
         return _decoder(self, tuple(wanted))
 

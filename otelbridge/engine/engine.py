@@ -127,6 +127,11 @@ class Engine:
         return self._order.late
 
     @property
+    def mixed(self) -> int:
+        """Migrations in which events of both hosts stand, because nothing tells the processes apart."""
+        return self._machines.mixed
+
+    @property
     def overflowed(self) -> Sequence[str]:
         """Metrics with more series than their limit."""
         return sorted(self._series.overflowed)
@@ -296,7 +301,7 @@ class Engine:
             "series": self._series.snapshot(),
             "window": self._window,
             "qemu_version": self._machines.version,
-            "new": self._new,
+            "new": list(self._new),
             "rules": self._pairs.snapshot(saver),
             "machines": self._machines.snapshot(saver),
             "unsettled": self._outlet.snapshot(saver),

@@ -52,6 +52,8 @@ class Machines:
         self.version: str | None = None
         """The versions of QEMU, as expressions may know them."""
         self.opened: Callable[[Root], None] = lambda _root: None
+        self.mixed = 0
+        """Roots that events of more than one role belong to: two processes that cannot be told apart."""
         self.closing: Callable[[bytes, int, str | None], None] = lambda _span, _end, _event: None
 
     @property
@@ -201,6 +203,9 @@ class Machines:
         span = self._outlet.finished(root.trace, root.span_id, root.parent_id, shape, body)
         self._outlet.give_kept(root)
         root.closed, root.role = True, role
+        self.mixed += len(root.evidence & rule.kinds.keys()) > 1
+        if rule.active is not None:
+            self._series.add(rule.active, (), -1)
         if event is not None:
             self._count_closed(rule, span, root)
         self._outlet.give(root.trace, span)
@@ -211,8 +216,6 @@ class Machines:
     def _count_closed(self, rule: MachineRule, span: FinishedSpan, root: Root) -> None:
         if rule.duration is not None:
             self._outlet.record(rule.duration, span, root.trace)
-        if rule.active is not None:
-            self._series.add(rule.active, (), -1)
         if rule.completed is not None:
             metric, by = rule.completed
             values = dict(span.attributes)

@@ -52,7 +52,8 @@ class Accounting:
     def snapshot(self) -> dict[str, Any]:
         """The state as plain data."""
         spans, times = [self.finished, self.incomplete, self.not_kept], [self.first_ns, self.last_ns]
-        return {"buckets": self.buckets, "events": self.events, "total": self.total, "spans": spans, "times": times}
+        counts = {"buckets": dict(self.buckets), "events": dict(self.events), "total": self.total}
+        return {**counts, "spans": spans, "times": times}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `snapshot`."""

@@ -201,11 +201,11 @@ class Saver:
                     "events": [root.begin_event, root.state_event],
                     "state": [root.state, root.state_ns, root.state_number, root.first_state],
                     "evidence": sorted(root.evidence),
-                    "passed": root.passed,
+                    "passed": list(root.passed),
                     "notes": [plain_note(n) for n in root.notes],
                     "dropped": root.dropped_notes,
                     "reason": root.reason,
-                    "ordinals": root.ordinals,
+                    "ordinals": dict(root.ordinals),
                     "recalled": [[rule, name, list(key), value] for (rule, name, key), value in root.recalled.items()],
                     "link_counts": [[rule, list(key), n] for (rule, key), n in root.link_counts.items()],
                     "links": [

@@ -36,13 +36,14 @@ class Input:
         self.gap = ""
         self.packed = False
         self._content: IO[bytes] = raw
-        start = _peek(raw)
+        start = self._magic()
         if start.startswith(_GZIP):
             self._content, self.packed = cast("IO[bytes]", gzip.GzipFile(fileobj=raw, mode="rb")), True
         elif start.startswith(_XZ):
             self._content, self.packed = lzma.LZMAFile(raw, "rb"), True  # noqa: SIM115  # close() ends it
         for magic, name in _UNPACK.items():
             if start.startswith(magic):
+                self.close()
                 raise UsageError(
                     f"{shown(path)} is packed with {name}; unpack it first, or pack it with gzip or xz. Nothing was read."
                 )
@@ -69,16 +70,32 @@ class Input:
         self._content.close()
         self._raw.close()
 
-    def _read(self, size: int) -> bytes:
-        if self.gap:
-            return b""
+    def _magic(self) -> bytes:
         try:
-            return self._content.read(size) if self.size is not None or self.packed else _read_pipe(self._content, size)
+            return _peek(self._raw)
+        except OSError as error:
+            self.close()
+            raise _unreadable(self.path, error) from error
+
+    def _read(self, size: int) -> bytes:
+        try:
+            if self.packed:
+                return self._unpacked(size)
+            return self._raw.read(size) if self.size is not None else _read_pipe(self._raw, size)
+        except OSError as error:
+            self.close()
+            raise _unreadable(self.path, error) from error
+
+    def _unpacked(self, size: int) -> bytes:
+        """So many bytes, fewer at the end. In small steps: a step that meets the damage gives nothing of what it read."""
+        pieces, missing = [], size
+        try:
+            while missing and not self.gap and (piece := _read_pipe(self._content, missing)):
+                pieces.append(piece)
+                missing -= len(piece)
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
             self.gap = f"the packed file cannot be read to its end ({error}); what came before was converted"
-            return b""
-        except OSError as error:
-            raise UsageError(f"{shown(self.path)} cannot be read: {error.strerror or error}.") from error
+        return b"".join(pieces)
 
 
 def open_input(path: str, *, again: bool = False) -> Input:
@@ -102,7 +119,7 @@ def open_input(path: str, *, again: bool = False) -> Input:
             f"{shown(path)} is a directory; name the log files in it, for example {path.rstrip('/')}/*.log."
         ) from None
     except OSError as error:
-        raise UsageError(f"{shown(path)} cannot be read: {error.strerror or error}. Nothing was read.") from None
+        raise _unreadable(path, error) from None
     seekable = raw.seekable()
     return Input(path, raw, os.fstat(raw.fileno()).st_size if seekable else None)
 
@@ -112,10 +129,16 @@ def shown(path: str) -> str:
     return "standard input" if path == "-" else f"'{path}'"
 
 
+def _unreadable(path: str, error: OSError) -> UsageError:
+    return UsageError(f"{shown(path)} cannot be read: {error.strerror or error}.")
+
+
 _COPY: list[IO[bytes]] = []
 
 
 def _standard_input(*, copied: bool) -> Input:
+    if sys.stdin is None:
+        raise UsageError("standard input is closed; name a file, or pipe a log into it. Nothing was read.")
     if not copied:
         return Input("-", os.fdopen(os.dup(sys.stdin.fileno()), "rb"), None)
     if not _COPY:

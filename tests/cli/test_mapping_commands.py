@@ -30,11 +30,14 @@ BAD = """\
 version: 1
 scope: example.postcopy
 spans:
-  example.start:
+  example.first:
     begin: postcopy_strat
     end: postcopy_start_set_run
+  example.second:
+    begin: postcopy_start
+    end: postcopy_start_set_run
     attributes: {page: end.page}
-  example.other:
+  example.third:
     begn: postcopy_start
     end: postcopy_start_set_run
 """
@@ -63,7 +66,7 @@ def bad(tmp_path: Path) -> Path:
 
 def test_check_counts_what_is_in_a_good_file(good: Path) -> None:
     done = call("mapping", "check", good)
-    assert (done.code, done.out, done.err) == (0, "1 file, 1 rules, 1 tests: no problems.\n", "")
+    assert (done.code, done.out, done.err) == (0, "1 file, 1 rule, 1 test: no problems.\n", "")
 
 
 def test_check_shows_every_problem_with_its_place(bad: Path) -> None:
@@ -72,7 +75,7 @@ def test_check_shows_every_problem_with_its_place(bad: Path) -> None:
     assert done.out == ""
     places = [line.split(": error: ")[0] for line in done.err.splitlines() if ": error: " in line]
     numbers = [int(place.removeprefix(f"{bad}:").split(":")[0]) for place in places]
-    assert {5, 7, 9} <= set(numbers)
+    assert {5, 10, 12} <= set(numbers)
     assert numbers == sorted(numbers)
     assert "postcopy_start'" in done.err
     assert "did you mean" in done.err
@@ -125,7 +128,7 @@ def test_test_names_each_test_with_its_place(good: Path) -> None:
     done = call("mapping", "test", good)
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == f"ok     {good}:11: one start"
-    assert done.out.splitlines()[-1] == "1 tests, 0 failed."
+    assert done.out.splitlines()[-1] == "1 test, 0 failed."
 
 
 def test_a_failing_test_says_what_was_expected_and_what_came(good: Path, failing: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 from unittest.mock import patch
 
 from otelbridge.cli import main
@@ -33,13 +33,13 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, **(more or {})}
 
 
-def call(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Result:
-    """Run a command inside this process."""
+def call(*arguments: str | Path, env: Mapping[str, str] | None = None, error: TextIO | None = None) -> Result:
+    """Run a command inside this process; its standard error can go to a file, a terminal for example."""
     out, err = io.StringIO(), io.StringIO()
     with (
         patch.dict(os.environ, environment(env), clear=True),
         contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
+        contextlib.redirect_stderr(error or err),
     ):
         try:
             main([str(argument) for argument in arguments])

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from hypothesis import strategies as st
+
 from otelbridge.catalogue import TextDecoder, builtin
 from otelbridge.engine import Accounting, Engine, Join, LinkIndex, Stream
 from otelbridge.engine.ids import stream_key
@@ -159,6 +161,71 @@ def run(
     open_spans = live.engine.open
     live.finish()
     return Seen(live.spans, live.points, live.engine.accounting, open_spans, index)
+
+
+# --- any stream -----------------------------------------------------------------------------------------
+
+_TEXTS = (
+    *(f"migrate_set_state new state {s}" for s in (
+        "setup", "active", "device", "postcopy-active", "postcopy-paused", "cancelling", "completed", "failed", "cancelled",
+        "odd",
+    )),
+    "migration_set_outgoing_channel ioc=0x1 ioctype=qio-channel-socket hostname=b err=(nil)",
+    "migration_set_incoming_channel ioc=0x1 ioctype=qio-channel-socket",
+    "migration_tls_incoming_handshake_start ",
+    "migration_tls_incoming_handshake_complete ",
+    "migration_tls_outgoing_handshake_error err=no",
+    "migrate_fd_error error=Broken pipe",
+    "migrate_fd_cancel ",
+    "migration_throttle ",
+    "savevm_section_start ram, section_id 2",
+    "savevm_section_start vfio, section_id 3",
+    "savevm_section_end ram, section_id 2 -> 1",
+    "savevm_section_end vfio, section_id 3 -> -5",
+    "savevm_section_end vfio, section_id three",
+    "migration_bitmap_sync_start ",
+    "migration_bitmap_sync_end dirty_pages 77",
+    "migration_thread_low_pending 4096",
+    "migration_completion_vm_stop ret 0",
+    "vmstate_downtime_checkpoint src-downtime-start",
+    "vmstate_downtime_checkpoint src-vm-stopped",
+    "vmstate_downtime_checkpoint src-downtime-end",
+    "loadvm_state_setup ",
+    "loadvm_state_cleanup ",
+    "qemu_loadvm_state_section_startfull 2(ram) 0 4",
+    "qemu_loadvm_state_section_partend 2",
+    "vmstate_load_state cpu v1",
+    "vmstate_load_state_end cpu end/0",
+    "savevm_send_ping 0x1",
+    "savevm_send_ping 0x2",
+    "source_return_path_thread_pong 0x1",
+    "source_return_path_thread_entry ",
+    "source_return_path_thread_bad_end ",
+    "source_return_path_thread_end ",
+    "postcopy_ram_fault_thread_request Request for HVA=0x7effc936d000 rb=pc.ram offset=0xf6d000 pid=1",
+    "postcopy_ram_fault_thread_request Request for HVA=0x7effc936e000 rb=pc.ram offset=0xf6e000 pid=1",
+    "postcopy_place_page host=0x7effc936d000",
+    "postcopy_place_page_zero host=0x7effc936e000",
+    "multifd_send_thread_start 1",
+    "multifd_recv_thread_start 1",
+    "multifd_recv_thread_end channel 1 packets 247 pages 29001",
+    "migrate_transferred transferred 12753370 time_spent 100 bandwidth 105399 max_size 31621200",
+    "ram_save_page block=ram offset=0x1 host=0x2",
+    "monitor_suspend 0x1 1",
+)  # fmt: skip
+# Mostly within a window, sometimes some of them on, sometimes back, seldom past every timeout.
+_STEPS_US = st.one_of(st.integers(0, 300_000), st.integers(-20_000, 0), st.integers(900_000, 2_500_000), st.just(700_000_000))
+
+
+@st.composite
+def events(draw: st.DrawFn) -> str:
+    """Lines of a log in any order that makes more or less sense."""
+    steps = draw(st.lists(st.tuples(_STEPS_US, st.integers(1, 3), st.sampled_from(_TEXTS)), max_size=40))
+    now_us, found = 10_000_000, []
+    for step_us, thread, text in steps:
+        now_us = max(10_000_000, now_us + step_us)
+        found.append(f"{thread}@{now_us // 1_000_000}.{now_us % 1_000_000:06}:{text}")
+    return "\n".join(found)
 
 
 # --- looking at spans ---------------------------------------------------------------------------------

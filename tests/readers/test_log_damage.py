@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -137,16 +136,6 @@ def test_a_second_stamp_belongs_to_the_next_event_without_one() -> None:
     ]
     assert units == {"not_trace": 1}
     assert total == 5
-
-
-def test_a_stderr_that_two_processes_shared_is_whole_again(shared_recordings: Path) -> None:
-    paths = sorted(shared_recordings.glob("*/one-stderr/both.log"))
-    if not paths:
-        pytest.skip("no recording of two processes on one stderr")
-    for path in paths:
-        _, units, total = read(path.read_bytes())
-        assert units["torn"] == 0, path
-        assert total == path.read_bytes().count(b"\n"), path
 
 
 def test_a_line_of_100_megabytes_takes_no_memory_of_that_size() -> None:

@@ -1,0 +1,105 @@
+"""The format of an input is told from its first bytes, or refused in words that help."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import pytest
+
+from otelbridge.catalogue import builtin
+from otelbridge.errors import FormatError
+from otelbridge.readers import FORMATS
+from otelbridge.readers.detect import Look, detect, look_at
+
+STATE = b"migrate_set_state new state setup"
+
+
+def look(head: bytes) -> Look:
+    return look_at(head, builtin().is_event)
+
+
+def word(head: bytes) -> str:
+    return detect(head, "in.log", builtin().is_event)
+
+
+@pytest.mark.parametrize(
+    ("head", "first", "stamp"),
+    [
+        (b"7@1795407950.000001:" + STATE + b"\n", b"7@1795407950.000001:" + STATE, "number"),
+        (b"2026-11-23T04:30:01.5Z " + STATE + b"\n", b"2026-11-23T04:30:01.5Z " + STATE, "iso"),
+        (b"2026-11-23T04:30:01Z " + STATE, b"2026-11-23T04:30:01Z " + STATE, "iso"),
+        (STATE + b"\r\n", STATE, None),
+        (b"x\n" + STATE + b"\n7@1795407950.000001:ram_save_page x\n", b"7@1795407950.000001:ram_save_page x", "number"),
+        (b"\0\0\0" + b"7@1795407950.000001:" + STATE, b"7@1795407950.000001:" + STATE, "number"),
+        (b"7@1795407950.000001:no_such_event x\n" + STATE + b"\n", STATE, None),
+    ],
+    ids=["number", "iso", "iso-on-the-second", "unstamped", "stamped-later", "hole", "unknown-first"],
+)  # fmt: skip
+def test_the_first_event_is_found_and_how_its_time_is_written(head: bytes, first: bytes, stamp: str | None) -> None:
+    assert look(head) == Look(first, stamp, events=True)
+    assert word(head) == "log"
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"hello world\n", b"qemu-system-x86_64: error\n", b"2026-11-23T04:30:01Z qemu-system-x86_64: x\n"]
+)
+def test_a_text_without_an_event_so_far_is_taken_for_a_log(head: bytes) -> None:
+    assert look(head) == Look(b"", None, events=False)
+    assert word(head) == "log"
+
+
+@pytest.mark.parametrize(
+    ("head", "backend"),
+    [
+        (struct.pack("<QQQ", 2**64 - 1, 0xF2B177CB0AA429B4, 4), "simple backend"),
+        (struct.pack(">QQQ", 2**64 - 1, 0xF2B177CB0AA429B4, 4), "simple backend"),
+        (b"# tracer: nop\n#\n", "ftrace"),
+        (b"           <...>-23166   [000] ...1.  2503.940575: tracing_mark_write: savevm_section_end ram\n", "ftrace"),
+        (b"[04:30:07.397507948] (+0.001254499) vm qemu:savevm_section_end: { cpu_id = 0 }, { ret = 0 }\n", "LTTng"),
+        (b"[04:49:25.767168364] (+?.?????????) vm:qemu-system-x86:(14750) qemu:migrate_set_state: { cpu_id = 1 }\n", "LTTng"),
+        (b"Nov 23 04:30:07 vm qemu-system-x86_64[23115]: savevm_section_end ram, section_id 1 -> 0\n", "syslog"),
+        (b"<30>1 2026-11-23T04:30:07.397547+00:00 vm qemu-system-x86_64 23115 - -  savevm_section_end ram\n", "syslog"),
+        (b'{"MESSAGE":"savevm_section_end ram, section_id 1 -> 0","SYSLOG_PID":"23115"}\n', "syslog"),
+        (b"23115@1795408207397509000 savevm_section_end ram, section_id 1 -> 0\n", "SystemTap"),
+    ],
+)  # fmt: skip
+def test_a_trace_of_another_backend_is_refused_by_its_name(head: bytes, backend: str) -> None:
+    with pytest.raises(FormatError, match=backend) as caught:
+        word(head)
+    assert "in.log" in str(caught.value)
+    assert "Nothing of it was converted" in str(caught.value)
+    assert (caught.value.path, caught.value.offset) == ("in.log", 0)
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(FormatError, match="is no text and no trace that is known"):
+        word(b"\x7fELF\x02\x01\x01" + bytes(range(32)) * 20)
+
+
+def test_holes_alone_are_no_reason_to_refuse() -> None:
+    assert word(b"\0" * 65536) == "log"
+
+
+def test_every_real_log_is_a_log(recordings: Path) -> None:
+    paths = sorted(recordings.glob("*/*/*.log*"))
+    assert paths
+    for path in paths:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        assert detect(content[:65536], str(path), builtin().is_event) == "log"
+        unstamped = "nots" in str(path)
+        expected = None if unstamped else "iso" if "qemu-10" in str(path) else "number"
+        assert look(content[:65536]).stamp == expected, path
+
+
+def test_real_traces_of_other_backends_are_refused(shared_recordings: Path) -> None:
+    for pattern, backend in (("qemu-10.2.0-syslog/*/*.log", "syslog"), ("qemu-*-simple/*/*.simple", "simple")):
+        for path in shared_recordings.glob(pattern):
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            with pytest.raises(FormatError, match=backend):
+                detect(content[:65536], str(path), builtin().is_event)
+
+
+def test_log_is_a_word_of_the_command_line() -> None:
+    assert "log" in FORMATS
