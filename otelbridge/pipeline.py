@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from otelbridge.engine import Engine, Join, LinkIndex, Stream
 from otelbridge.engine.ids import stream_key
 from otelbridge.engine.joins import Seen, join, seen
 from otelbridge.engine.processes import Processes, two_sided
-from otelbridge.errors import FormatError, UsageError
+from otelbridge.errors import ExportError, FormatError, UsageError
 from otelbridge.mapping import Mapping, MappingTest, load_with_shipped
 from otelbridge.mapping.cases import differences
 from otelbridge.otlp import Sink
@@ -101,8 +101,9 @@ def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Pr
     traces = _inputs(setup)
     with ExitStack() as stack:
         sinks, picture = _sinks(options, env, traces, stack)
-        joins = _survey(setup, traces)
-        reports = [_read(setup, trace, joins, sinks) for trace in traces]
+        with _closed_on_error(sinks):
+            joins = _survey(setup, traces)
+            reports = [_read(setup, trace, joins, sinks) for trace in traces]
         outcomes = [sink.close() for sink in sinks]
     if not any(r.account.events for r in reports):
         names = ", ".join(shown(path) for trace in traces for path in trace.paths)
@@ -112,6 +113,18 @@ def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Pr
             "run QEMU with -trace 'migrate_*' and others, and -D FILE."
         )
     return _concluded(reports, report.combined(outcomes), setup.notes, picture)
+
+
+@contextmanager
+def _closed_on_error(sinks: Sequence[Sink]) -> Iterator[None]:
+    """When reading ends early, what the sinks hold already still goes out."""
+    try:
+        yield
+    except BaseException:
+        for sink in sinks:
+            with suppress(ExportError):
+                sink.close()
+        raise
 
 
 def _set_up(options: ConvertOptions, env: MappingType[str, str], progress: Progress) -> _Setup:

@@ -14,8 +14,8 @@ Attributes = tuple[tuple[str, Value], ...]
 Role = Literal["source", "destination", "snapshot"]
 
 SECOND_NS = 1_000_000_000
-WINDOW_NS = SECOND_NS
-"""Length of the event-time windows in which counts are kept apart."""
+WINDOW_NS = 10 * SECOND_NS
+"""Length of the event-time windows in which counts are kept apart: ten seconds, so that a stamp's digits tell the window."""
 
 # --- catalogue -> readers, mapping, engine ----------------------------------------------------------
 

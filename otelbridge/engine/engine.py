@@ -18,7 +18,7 @@ from otelbridge.engine.pairs import LinkIndex, Pairs
 from otelbridge.engine.series import SeriesTable
 from otelbridge.engine.state import Loader, MachineState, RuleState, Saver
 from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, Evaluate, Mapping, MetricRule, NoteOn, Now
-from otelbridge.records import WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope
+from otelbridge.records import SECOND_NS, WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope
 
 Decode = Callable[[str, bytes], Arguments | None]
 
@@ -81,6 +81,7 @@ class Engine:
         self._order = Order()
         self._series = SeriesTable()
         self._window: int | None = None
+        self._gauge_second = 0
         self._outlet = Outlet(stream, self._accounting, self._series)
         self._machines = Machines(mapping.machines, stream, self._outlet, self._series, joins or {}, qemu_version)
         self._pairs = Pairs(mapping.spans, stream, self._outlet, self._machines, index)
@@ -167,6 +168,7 @@ class Engine:
         self._pairs.finish(last_ns)
         self._machines.finish(last_ns)
         self._outlet.settle_all()
+        self.points += self._series.gauge_points(last_ns)
         self.points += self._series.points(last_ns)
 
     def _handle(self, items: Sequence[tuple[int, Row | Counts]]) -> None:
@@ -184,6 +186,11 @@ class Engine:
         self._tell_new()
         self._pairs.time_out(window_ns)
         self._outlet.expire(window_ns)
+
+    def _pass_second(self, second: int) -> None:
+        """Event time has passed into another second: gauges go out."""
+        self.points += self._series.gauge_points((self._gauge_second + 1) * SECOND_NS)
+        self._gauge_second = second
 
     def _settle_events(self) -> None:
         """Count the rows that have come."""
@@ -224,6 +231,8 @@ class Engine:
         account, event = self._accounting, row.event
         if account.first_ns is None or time_ns < account.first_ns:
             account.first_ns = time_ns
+        if time_ns // SECOND_NS > self._gauge_second:
+            self._pass_second(time_ns // SECOND_NS)
         if event in self._came:
             self._came[event] += 1
         else:
@@ -300,6 +309,7 @@ class Engine:
             "order": self._order.snapshot(),
             "series": self._series.snapshot(),
             "window": self._window,
+            "gauge_second": self._gauge_second,
             "qemu_version": self._machines.version,
             "new": list(self._new),
             "rules": self._pairs.snapshot(saver),
@@ -316,6 +326,7 @@ class Engine:
         self._order.restore(state["order"])
         self._series.restore(state["series"], {metric.name: metric for metric in _metrics(self._mapping)})
         self._window, self._new = state["window"], list(state["new"])
+        self._gauge_second = state["gauge_second"]
         self._machines.version = state["qemu_version"]
         self._pairs.restore(state["rules"], loader)
         self._machines.restore(state["machines"], loader)

@@ -298,7 +298,7 @@ def _moved(state: RuleState, span: OpenSpan, on: BeginOn, time_ns: int, row: Row
     """Let a better begin, or the same again, take the place of the one that was seen."""
     if on.rank > span.rank:
         return False
-    state.by_number[span.number] = state.by_number.pop(span.number)  # it now is the youngest
+    state.by_number.move_to_end(span.number)  # it now is the youngest
     span.start_ns, span.begin_event, span.arguments, span.rank = time_ns, row.event, arguments, on.rank
     return True
 

@@ -39,6 +39,7 @@ class SeriesTable:
     def __init__(self) -> None:
         self._tables: dict[str, dict[Attributes, Series]] = {}
         self._changed: list[Series] = []
+        self._gauges: list[Series] = []
         self.start_ns: int | None = None
         self.overflowed: set[str] = set()
         self.made = 0
@@ -55,7 +56,7 @@ class SeriesTable:
             series = table[attributes] = Series(metric, attributes)
         if not series.changed:
             series.changed = True
-            self._changed.append(series)
+            (self._gauges if metric.kind == "gauge" else self._changed).append(series)
         return series
 
     def add(self, metric: Metric, attributes: Attributes, amount: float, limit: int = 2000) -> None:
@@ -77,11 +78,18 @@ class SeriesTable:
             series.exemplar = exemplar
 
     def points(self, time_ns: int) -> list[MetricPoint]:
-        """A point at `time_ns` for each series that changed since the last call, in the order of their names."""
+        """A point at `time_ns` for each sum and histogram that changed since the last call, in the order of their names."""
+        return self._points_of(self._changed, time_ns)
+
+    def gauge_points(self, time_ns: int) -> list[MetricPoint]:
+        """The same for gauges, which want points more often: what a gauge was in between is lost."""
+        return self._points_of(self._gauges, time_ns)
+
+    def _points_of(self, changed: list[Series], time_ns: int) -> list[MetricPoint]:
         made = []
         # By name and not as they came: what was only counted comes in an order that depends on how the input was cut.
-        self._changed.sort(key=_order)
-        for series in self._changed:
+        changed.sort(key=_order)
+        for series in changed:
             value = series.value.value() if isinstance(series.value, ExponentialHistogram) else series.value
             # Two points of one series never have the same time: a backend would refuse the second.
             series.time_ns = max(time_ns, series.time_ns + 1)
@@ -89,7 +97,7 @@ class SeriesTable:
             exemplars = (series.exemplar,) if series.exemplar else ()
             made.append(MetricPoint(series.metric, series.attributes, start_ns, series.time_ns, value, exemplars))
             series.changed, series.exemplar = False, None
-        self._changed.clear()
+        changed.clear()
         self.made += len(made)
         return made
 
@@ -100,7 +108,7 @@ class SeriesTable:
             "made": self.made,
             "overflowed": sorted(self.overflowed),
             "series": [_plain(s) for table in self._tables.values() for s in table.values()],
-            "changed": [[s.metric.name, [list(a) for a in s.attributes]] for s in self._changed],
+            "changed": [[s.metric.name, [list(a) for a in s.attributes]] for s in (*self._changed, *self._gauges)],
         }
 
     def restore(self, state: Mapping[str, Any], metrics: Mapping[str, Metric]) -> None:
@@ -114,7 +122,7 @@ class SeriesTable:
             series_of = self._tables.get(name, {}).get(tuple((k, v) for k, v in attributes))
             if series_of is not None:
                 series_of.changed = True
-                self._changed.append(series_of)
+                (self._gauges if series_of.metric.kind == "gauge" else self._changed).append(series_of)
 
 
 def _plain(series: Series) -> dict[str, Any]:

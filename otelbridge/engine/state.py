@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -110,7 +111,8 @@ class RuleState:
         self.shape = Shape(rule.scope, rule.name, rule.kind)
         self.number = 0
         self.by_key: dict[Key, list[OpenSpan]] = {}
-        self.by_number: dict[int, OpenSpan] = {}
+        self.by_number: OrderedDict[int, OpenSpan] = OrderedDict()
+        """By age; a plain dict would be slow at giving its first one after many were taken away."""
 
     def add(self, span: OpenSpan) -> None:
         """Remember an open span."""
@@ -125,7 +127,10 @@ class RuleState:
         """Forget a span that has ended."""
         del self.by_number[span.number]
         waiting = self.by_key[span.key]
-        waiting.remove(span)
+        if waiting[-1] is span:
+            waiting.pop()
+        else:
+            waiting.remove(span)
         if not waiting:
             del self.by_key[span.key]
 

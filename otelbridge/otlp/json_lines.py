@@ -34,6 +34,7 @@ from otelbridge.records import (
 )
 
 CACHED_TEXT_CHARACTERS = 256
+_QUOTED_COMMA = '","'
 
 # FieldDescriptor.CPPTYPE_INT64 and CPPTYPE_UINT64, without the import.
 _64_BITS = (2, 4)
@@ -119,7 +120,7 @@ def point_text(point: MetricPoint) -> str:
 
 
 def _histogram(value: Histogram) -> str:
-    buckets = _list("bucketCounts", (f'"{number}"' for number in value.buckets))
+    buckets = f',"bucketCounts":["{_QUOTED_COMMA.join(map(str, value.buckets))}"]' if value.buckets else ""
     return "".join(
         (
             _time("count", value.count),

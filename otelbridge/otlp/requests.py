@@ -57,22 +57,27 @@ class _Draft(Generic[GroupT, AnyStr]):
     items: int = 0
     first_ns: int = 0
     last_ns: int = 0
-    group: GroupT | None = None
-    group_items: list[AnyStr] = field(default_factory=list)
+    by_identity: dict[int, tuple[GroupT, list[AnyStr]]] = field(default_factory=dict)
+    """Groups by the object that they were given as: comparing them is dear, and nearly always it is the same object."""
 
     def takes(self, group: GroupT, item: AnyStr, time_ns: int) -> bool:
         """Put the item in, unless the request would leave its bounds by it; an empty request takes anything."""
-        # Nearly always the same object as before: equality of groups is dear.
-        known = group is self.group or group in self.groups
-        size = self.size + len(item) + 1 + (0 if known else self.head_size(group))
-        first_ns, last_ns = min(self.first_ns, time_ns), max(self.last_ns, time_ns)
+        known = self.by_identity.get(id(group))
+        size = self.size + len(item) + 1
+        if known is None and group not in self.groups:
+            size += self.head_size(group)
+        first_ns, last_ns = self.first_ns, self.last_ns
         if not self.items:
             first_ns = last_ns = time_ns
-        elif size > MAX_BYTES or self.items >= MAX_ITEMS or last_ns - first_ns > MAX_SPREAD_NS:
+        elif time_ns > last_ns:
+            last_ns = time_ns
+        elif time_ns < first_ns:
+            first_ns = time_ns
+        if self.items and (size > MAX_BYTES or self.items >= MAX_ITEMS or last_ns - first_ns > MAX_SPREAD_NS):
             return False
-        if group is not self.group:
-            self.group, self.group_items = group, self.groups.setdefault(group, [])
-        self.group_items.append(item)
+        if known is None:
+            known = self.by_identity[id(group)] = (group, self.groups.setdefault(group, []))
+        known[1].append(item)
         self.size, self.first_ns, self.last_ns = size, first_ns, last_ns
         self.items += 1
         return True

@@ -141,8 +141,8 @@ class LogReader:
         self._overlong = False
         self._lines = 0
         self._form: Form | None = None
-        self._second = -1
-        """The latest second seen, which names the window of what is counted."""
+        self._window = -1
+        """The latest window that an event lies in, counted from 1970."""
         self._last_ns: int | None = None
         """The latest time of a row."""
         self._before_ns: int | None = None
@@ -228,15 +228,15 @@ class LogReader:
     def _flush(self) -> None:
         """What was found since the last window's end goes out."""
         if self._total or self._found:
-            window_ns = self._second * SECOND_NS if self._second >= 0 else None
+            window_ns = self._window * WINDOW_NS if self._window >= 0 else None
             last_ns = None if self._before_ns is None else max(self._before_ns, self._last_ns or 0)
             self._batches.append(Batch(window_ns, self._found, self._counts, self._summed, self._units, self._total, last_ns))
             self._clear()
 
-    def _enter(self, second: int) -> None:
+    def _enter(self, window: int) -> None:
         if self._total or self._found:
             self._flush()
-        self._second = second
+        self._window = window
 
     # --- chunks ---------------------------------------------------------------------------------------
 
@@ -264,44 +264,44 @@ class LogReader:
             start = stop
 
     @staticmethod
-    def _mark(form: Form, second: int) -> bytes:
-        """What every line of a second has in it, and no other in its stamp."""
-        return b"@%d." % second if form == "thread" else b"\n" + _iso_text(second)
+    def _mark(form: Form, window: int) -> bytes:
+        """What every line of a window has in it: the stamp's second without its last digit."""
+        return b"@%d" % window if form == "thread" else b"\n" + _iso_text(window * 10)[:-1]
 
     def _window_end(self, form: Form, data: bytes, start: int, end: int, left: int) -> tuple[int, int, bool]:
-        """Where the first line of a later second begins, how many lines stand before it, and if all are of this second."""
-        if self._second < 0:
+        """Where the first line of a later window begins, how many lines stand before it, and if all are of this window."""
+        if self._window < 0:
             return start, 0, False
-        mark = self._mark(form, self._second)
+        mark = self._mark(form, self._window)
         last = data.rfind(b"\n", start, end)
         if data.find(mark, last, end) > 0 and data.count(mark, start, end) == left:
             return end, left, True
-        # Mostly the next second follows, and nothing but this one stands before it.
-        following = data.rfind(b"\n", start, data.find(self._mark(form, self._second + 1), start, end) + 1)
+        # Mostly the next window follows, and nothing but this one stands before it.
+        following = data.rfind(b"\n", start, data.find(self._mark(form, self._window + 1), start, end) + 1)
         if following >= start:
             total = data.count(b"\n", start, following)
             if data.count(mark, start, following) == total:
                 return following, total, True
-        current = mark.strip(b"\n@.")
+        current = mark.strip(b"\n@")
         for found in _SECOND_OF[form].finditer(data, start, end):
-            if found[1] == current:
+            if found[1][:-1] == current:
                 continue
-            second = int(found[1]) if form == "thread" else _iso_second(found[1])
-            if second is not None and second > self._second:
+            window = _window_of(form, found[1])
+            if window is not None and window > self._window:
                 return found.start(), data.count(b"\n", start, found.start()), False
         return end, left, False
 
     def _next_window(self, form: Form, data: bytes, start: int, end: int) -> bool:
-        """Enter the second of the line at `start`; False if the rest of the chunk was read line by line instead."""
+        """Enter the window of the line at `start`; False if the rest of the chunk was read line by line instead."""
         found = _SECOND_OF[form].match(data, start, end)
-        second = None if found is None else int(found[1]) if form == "thread" else _iso_second(found[1])
+        window = None if found is None else _window_of(form, found[1])
         line_end = data.find(b"\n", start + 1, end)
         line = data[start + 1 : line_end if line_end > 0 else end]
-        if second is None or second <= self._second or self._event_of(line) is None:
+        if window is None or window <= self._window or self._event_of(line) is None:
             # Only an event's own stamp counts; that of an error message, or one within a line, does not.
             self._plain(data, start, end)
             return False
-        self._enter(second)
+        self._enter(window)
         return True
 
     def _segment(self, form: Form, data: bytes, start: int, end: int, total: int, *, strict: bool) -> None:
@@ -350,8 +350,8 @@ class LogReader:
     def _one_stamp_each(self, form: Form, data: bytes, start: int, end: int, total: int, strict: bool) -> bool:
         """Whether signs of a stamp that are too many stand in arguments, as in `/rom@etc`, and not in second stamps."""
         stamps = _STAMPS[form].findall(data, start, end)
-        # Not strict, all lines were taken to be of this second because its mark is there so often.
-        exact = strict or form == "iso" or set(stamps) == {b"%d" % self._second}
+        # Not strict, all lines were taken to be of this window because its mark is there so often.
+        exact = strict or form == "iso" or {second[:-1] for second in stamps} == {b"%d" % self._window}
         return exact and len(stamps) == total
 
     def _last_event_ns(self, data: bytes, start: int, end: int) -> int | None:
@@ -422,9 +422,9 @@ class LogReader:
             return
         if self._held:
             self._release(time_ns)
-        second = time_ns // WINDOW_NS
-        if second > self._second:
-            self._enter(second)
+        window = time_ns // WINDOW_NS
+        if window > self._window:
+            self._enter(window)
         self._before_ns = time_ns
         self._give(Row(time_ns, self._thread_of(found), event, found["raw"] or b"", unit), found["name"])
 
@@ -571,7 +571,7 @@ class LogReader:
             "overlong": self._overlong,
             "lines": self._lines,
             "form": self._form,
-            "second": self._second,
+            "window": self._window,
             "times": [self._last_ns, self._before_ns, self._spare_ns],
             "held": [[row.event, row.raw.decode("latin-1"), row.unit] for row in self._held],
             "holes": [self._holes, self._hole_bytes],
@@ -580,7 +580,7 @@ class LogReader:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `snapshot`."""
         self._partial = bytearray(state["partial"].encode("latin-1"))
-        self._overlong, self._lines, self._form, self._second = (state[k] for k in ("overlong", "lines", "form", "second"))
+        self._overlong, self._lines, self._form, self._window = (state[k] for k in ("overlong", "lines", "form", "window"))
         self._last_ns, self._before_ns, self._spare_ns = state["times"]
         self._held = [Row(None, self._thread, event, raw.encode("latin-1"), unit) for event, raw, unit in state["held"]]
         self._holes, self._hole_bytes = state["holes"]
@@ -597,6 +597,12 @@ def _width(line: Line) -> int:
     if thread:
         return len(thread) + len(second) + len(fraction) + len(b"@.:")
     return len(second) + len(fraction) + (len(b".Z ") if fraction else len(b"Z "))
+
+
+def _window_of(form: Form, second: bytes) -> int | None:
+    """The window that a second lies in, None for a moment that does not exist."""
+    found = int(second) if form == "thread" else _iso_second(second)
+    return None if found is None else found * SECOND_NS // WINDOW_NS
 
 
 def _all_whole(form: Form, found: Sequence[Line]) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import lzma
 import os
 import sys
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from otelbridge.errors import UsageError
 
@@ -103,15 +105,25 @@ def open_input(path: str, *, again: bool = False) -> Input:
 
     Args:
         path: As the user named it.
-        again: It will be read more than once: standard input is copied to a temporary file first.
+        again: It will be opened more than once: what is read of a pipe is kept in a temporary file for the next time.
 
     Raises:
         UsageError: There is no such file, it is a directory, it cannot be read, or is packed in a way that is not known.
     """
-    if path == "-":
-        return _standard_input(copied=again)
+    if path in _PIPES:
+        return Input(path, _PIPES[path].from_start(), None)
+    raw = _standard_input() if path == "-" else _opened(path)
+    if path != "-" and raw.seekable():
+        return Input(path, raw, os.fstat(raw.fileno()).st_size)
+    if again:
+        _PIPES[path] = _Pipe(raw)
+        raw = _PIPES[path].from_start()
+    return Input(path, raw, None)
+
+
+def _opened(path: str) -> IO[bytes]:
     try:
-        raw = Path(path).open("rb")  # noqa: SIM115  # Input closes it
+        return Path(path).open("rb")
     except FileNotFoundError:
         raise UsageError(f"{shown(path)} does not exist{_beside(path)}. Nothing was read.") from None
     except IsADirectoryError:
@@ -120,8 +132,6 @@ def open_input(path: str, *, again: bool = False) -> Input:
         ) from None
     except OSError as error:
         raise _unreadable(path, error) from None
-    seekable = raw.seekable()
-    return Input(path, raw, os.fstat(raw.fileno()).st_size if seekable else None)
 
 
 def shown(path: str) -> str:
@@ -133,25 +143,55 @@ def _unreadable(path: str, error: OSError) -> UsageError:
     return UsageError(f"{shown(path)} cannot be read: {error.strerror or error}.")
 
 
-_COPY: list[IO[bytes]] = []
-
-
-def _standard_input(*, copied: bool) -> Input:
+def _standard_input() -> IO[bytes]:
     if sys.stdin is None:
         raise UsageError("standard input is closed; name a file, or pipe a log into it. Nothing was read.")
-    if not copied:
-        return Input("-", os.fdopen(os.dup(sys.stdin.fileno()), "rb"), None)
-    if not _COPY:
+    return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+
+
+class _Pipe:
+    """A pipe that can be read from its beginning more than once."""
+
+    def __init__(self, source: IO[bytes]) -> None:
         from tempfile import TemporaryFile  # noqa: PLC0415  # only for a pipe that is read twice
 
-        copy = TemporaryFile()  # noqa: SIM115  # it must last until the second reading, and ends with the process
-        while block := _read_pipe(sys.stdin.buffer, PIPE_BLOCK_BYTES):
-            copy.write(block)
-        copy.flush()
-        _COPY.append(copy)
-    raw = os.fdopen(os.dup(_COPY[0].fileno()), "rb")
-    raw.seek(0)
-    return Input("-", raw, os.fstat(raw.fileno()).st_size)
+        self._source, self._size = source, 0
+        self._copy = TemporaryFile()  # noqa: SIM115  # it must last until the last reading, which nobody knows
+        atexit.register(self._copy.close)
+
+    def from_start(self) -> IO[bytes]:
+        return BufferedReader(_FromStart(self), PIPE_BLOCK_BYTES)
+
+    def read(self, place: int, size: int) -> bytes:
+        """Up to so many bytes, of what was read before or comes next."""
+        if place < self._size:
+            return os.pread(self._copy.fileno(), min(size, self._size - place), place)
+        block = b"" if self._source.closed else _read_pipe(self._source, size)
+        if not block:
+            self._source.close()
+        self._copy.write(block)
+        self._copy.flush()
+        self._size += len(block)
+        return block
+
+
+class _FromStart(RawIOBase):
+    """One reading of a pipe."""
+
+    def __init__(self, pipe: _Pipe) -> None:
+        self._pipe, self._place = pipe, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # whatever has the buffer protocol
+        block = self._pipe.read(self._place, len(buffer))
+        buffer[: len(block)] = block
+        self._place += len(block)
+        return len(block)
+
+
+_PIPES: dict[str, _Pipe] = {}
 
 
 def _read_pipe(raw: IO[bytes], size: int) -> bytes:

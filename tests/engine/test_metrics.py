@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -122,8 +123,8 @@ def test_lengths_are_in_seconds_with_the_longest_span_of_the_window_as_exemplar(
     first, last = (p for p in seen.points if p.metric.name == "h")
     assert isinstance(first.value, Histogram)
     assert isinstance(last.value, Histogram)
-    assert (first.value.count, first.value.sum, first.value.max) == (2, pytest.approx(0.7), 0.5)
-    assert (last.value.count, last.value.sum, last.value.max) == (3, pytest.approx(1.0), 0.5)
+    assert [first.value.count, first.value.sum, first.value.max] == pytest.approx([2, 0.7, 0.5])
+    assert [last.value.count, last.value.sum, last.value.max] == pytest.approx([3, 1.0, 0.5])
     assert first.metric.unit == "s"
     (exemplar,) = first.exemplars
     slowest = seen.spans[1]
@@ -207,9 +208,9 @@ def test_points_of_a_real_stream_are_cumulative_and_their_times_only_grow(log: s
         assert all(p.start_ns <= p.time_ns for p in points)
         if points[0].metric.monotonic:
             values = [p.value for p in points]
-            assert values == sorted(values)  # type: ignore[type-var]
+            assert all(isinstance(a, int) and isinstance(b, int) and a <= b for a, b in pairwise(values))
         if points[0].metric.kind == "histogram":
             counts = [p.value.count for p in points if isinstance(p.value, Histogram)]
             assert counts == sorted(counts)
-    total = sum(points[-1].value for (name, _), points in series.items() if name == "qemu.trace.events")  # type: ignore[misc]
-    assert total == data.count(b"\n")
+    last = [points[-1].value for (name, _), points in series.items() if name == "qemu.trace.events"]
+    assert sum(value for value in last if isinstance(value, int)) == data.count(b"\n")

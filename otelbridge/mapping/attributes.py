@@ -1,0 +1,58 @@
+"""Reads `attributes:`: where each value comes from, and how it is written."""
+
+from __future__ import annotations
+
+from otelbridge.mapping import language
+from otelbridge.mapping.binding import Binder, Sides
+from otelbridge.mapping.evaluators import first, fixed, shaped
+from otelbridge.mapping.expressions import Where, compile_expression
+from otelbridge.mapping.nodes import NodeReader
+from otelbridge.mapping.rules import Evaluate
+from otelbridge.mapping.source import Node
+
+
+class AttributeReader:
+    """Reads the attributes of spans, states, span events and metrics."""
+
+    def __init__(self, nodes: NodeReader, binder: Binder) -> None:
+        self._nodes, self._binder = nodes, binder
+
+    def attribute(self, node: Node, sides: Sides, where: Where) -> tuple[Evaluate, bool] | None:
+        """An attribute's value, and whether it is the same for all."""
+        if node.kind == "map":
+            return self._described(node, sides, where)
+        value = self._value(node, sides, where)
+        return None if value is None else (value, False)
+
+    def of_one(self, node: Node | None, event: str) -> tuple[tuple[str, Evaluate], ...]:
+        """Attributes that read one event."""
+        found = []
+        where = self._binder.one(event)
+        for key, value in self._nodes.entries(node, "'attributes'"):
+            attribute = self.attribute(value, {"": [event]}, where)
+            if attribute is not None:
+                found.append((key.text, attribute[0]))
+        return tuple(found)
+
+    def _described(self, node: Node, sides: Sides, where: Where) -> tuple[Evaluate, bool] | None:
+        """`{from: hostname, unless: ['(null)']}`."""
+        nodes = self._nodes
+        keys = nodes.keys(node, language.ATTRIBUTE, "an attribute")
+        nodes.only_one_of(keys, ("from", "value", "ordinal", "by_state"))
+        nodes.only_one_of(keys, ("value", "remembered_by"))
+        if "remembered_by" in keys and "begin" not in sides:
+            nodes.problem(keys["remembered_by"], "'remembered_by' has no meaning here", "only attributes of spans remember")
+        if "value" in keys:
+            return fixed(nodes.text(keys["value"], "a text")), True
+        if "from" not in keys:
+            nodes.problem(node, "an attribute needs 'from' or 'value'", "for example {from: hostname, unless: ['(null)']}")
+            return None
+        value = self._value(keys["from"], sides, where)
+        unless = frozenset(nodes.text(n, "a value") for n in nodes.items(keys.get("unless"), "'unless'"))
+        as_hex = "as" in keys and nodes.choice(keys["as"], ["hex"], "'as'") is not None
+        return None if value is None else (shaped(value, unless, as_hex=as_hex), False)
+
+    def _value(self, node: Node, sides: Sides, where: Where) -> Evaluate | None:
+        """An expression, or of a list of them the first that has a value."""
+        expressions = self._binder.any_of(node, sides, "a value")
+        return first([compile_expression(expression, where) for expression in expressions]) if expressions else None
