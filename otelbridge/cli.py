@@ -126,7 +126,7 @@ def cli() -> None:
 
 
 def _duration_s(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
-    from otelbridge.mapping.compile import duration_ns  # noqa: PLC0415  # `--help` needs no YAML
+    from otelbridge.durations import duration_ns  # noqa: PLC0415
 
     found = duration_ns(text)
     if found is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import otelbridge
 from otelbridge.engine.machines import Join, Machines
-from otelbridge.engine.order import Counts, Order
+from otelbridge.engine.order import HORIZON_NS, Counts, Order
 from otelbridge.engine.outlet import Accounting, Outlet, Stream, given
 from otelbridge.engine.pairs import LinkIndex, Pairs
 from otelbridge.engine.series import SeriesTable
@@ -149,9 +149,13 @@ class Engine:
         self._handle(self._order.put(batch))
 
     def advance(self, time_ns: int) -> None:
-        """Let event time pass without an event: what has waited too long is given up, and counts go out as points."""
-        window_ns = time_ns - time_ns % WINDOW_NS
-        self._handle(self._order.put(Batch(window_ns, [], {}, {}, {}, 0, None)))
+        """Let event time pass without an event: what has waited too long is given up, and counts go out as points.
+
+        Nothing that is more than HORIZON_NS older than `time_ns` may come after this; it would be put at a later time.
+        """
+        self._handle(self._order.put(Batch(time_ns, [], {}, {}, {}, 0, None)))
+        handled_ns = time_ns - HORIZON_NS
+        window_ns = handled_ns - handled_ns % WINDOW_NS
         if self._window is not None and window_ns > self._window:
             self._close_window(window_ns)
 
@@ -181,6 +185,7 @@ class Engine:
     def _close_window(self, window_ns: int) -> None:
         """Event time has passed into another window: points go out, and what waited too long is given up."""
         self._settle_events()
+        self._pass_second(window_ns // SECOND_NS)
         self.points += self._series.points((self._window or 0) + WINDOW_NS)
         self._window = window_ns
         self._tell_new()
@@ -311,6 +316,7 @@ class Engine:
             "window": self._window,
             "gauge_second": self._gauge_second,
             "qemu_version": self._machines.version,
+            "mixed": self._machines.mixed,
             "new": list(self._new),
             "rules": self._pairs.snapshot(saver),
             "machines": self._machines.snapshot(saver),
@@ -327,7 +333,7 @@ class Engine:
         self._series.restore(state["series"], {metric.name: metric for metric in _metrics(self._mapping)})
         self._window, self._new = state["window"], list(state["new"])
         self._gauge_second = state["gauge_second"]
-        self._machines.version = state["qemu_version"]
+        self._machines.version, self._machines.mixed = state["qemu_version"], state["mixed"]
         self._pairs.restore(state["rules"], loader)
         self._machines.restore(state["machines"], loader)
         self._outlet.restore(state["unsettled"], loader)

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from otelbridge.mapping import language
+from otelbridge.mapping.nodes import NodeReader
 from otelbridge.mapping.rules import MappingTest
-from otelbridge.mapping.source import Node, Noted
+from otelbridge.mapping.source import Node
 from otelbridge.records import ERROR, FinishedSpan, Histogram, MetricPoint
 
 _KIND_NAMES = {number: name for name, number in language.KINDS.items()}
 
 
-class _Reader(Protocol):
-    """What the compiler of a file offers: it checks nodes and notes problems."""
-
-    problem: Noted
-
-    def keys(self, node: Node, section: language.Section, what: str) -> dict[str, Node]: ...
-    def text(self, node: Node, what: str) -> str: ...
-    def items(self, node: Node | None, what: str) -> list[Node]: ...
-    def entries(self, node: Node | None, what: str) -> list[tuple[Node, Node]]: ...
-    def choice(self, node: Node, words: Sequence[str], what: str) -> str | None: ...
-    def duration(self, node: Node) -> int | None: ...
-    def integer(self, node: Node) -> int | None: ...
-    def number(self, node: Node) -> float | None: ...
-    def version(self, node: Node) -> str | None: ...
-
-
-def read_test(reader: _Reader, node: Node, path: str) -> MappingTest | None:
+def read_test(reader: NodeReader, node: Node, path: str) -> MappingTest | None:
     """One entry of `tests:`; None where something lacks, which the reader has noted."""
     keys = reader.keys(node, language.TEST, "a test")
     if not {"name", "events", "expect"} <= keys.keys():
@@ -55,7 +40,7 @@ def read_test(reader: _Reader, node: Node, path: str) -> MappingTest | None:
     )
 
 
-def _span(reader: _Reader, node: Node) -> dict[str, object]:
+def _span(reader: NodeReader, node: Node) -> dict[str, object]:
     keys = reader.keys(node, language.EXPECTED_SPAN, "an expected span")
     found: dict[str, object] = {k: reader.text(keys[k], "a text") for k in ("name", "message", "parent") if k in keys}
     if "duration" in keys:
@@ -72,7 +57,7 @@ def _span(reader: _Reader, node: Node) -> dict[str, object]:
     return found
 
 
-def _point(reader: _Reader, node: Node) -> dict[str, object]:
+def _point(reader: NodeReader, node: Node) -> dict[str, object]:
     keys = reader.keys(node, language.EXPECTED_METRIC, "an expected point")
     found: dict[str, object] = {"name": reader.text(keys["name"], "a name")} if "name" in keys else {}
     found |= {k: reader.number(keys[k]) for k in ("value", "count") if k in keys}
@@ -81,7 +66,7 @@ def _point(reader: _Reader, node: Node) -> dict[str, object]:
     return found
 
 
-def _values(reader: _Reader, node: Node | None) -> dict[str, str]:
+def _values(reader: NodeReader, node: Node | None) -> dict[str, str]:
     return {key.text: reader.text(value, "a value") for key, value in reader.entries(node, "'attributes'")}
 
 

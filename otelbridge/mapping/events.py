@@ -69,9 +69,7 @@ class EventReader:
                 when = self._bound(partial(compile_expression, condition), condition.references, event, begins)
         texts: list[Evaluate] = []
         for word, otherwise in (("message", ""), ("type", "_OTHER")):
-            template = (
-                self._binder.template(keys[word], sides) if word in keys else Template((otherwise,) if otherwise else ())
-            )
+            template = self._binder.template(keys[word], sides) if word in keys else Template((otherwise,) if otherwise else ())
             if template is None:
                 return None
             references = [r for e in template.expressions for r in e.references]

@@ -56,15 +56,14 @@ class Key:
 def read_key(nodes: NodeReader, binder: Binder, node: Node | None, begins: Sequence[str], ends: Sequence[str]) -> Key:
     """The key that a rule with these begin and end events names."""
     thread = False
-    named: list[tuple[Node, Node]] = []
+    parts: list[_Part | None] = []
     for item in nodes.items(node, "'key'"):
         if item.kind == "map":
-            named += nodes.entries(item, "'key'")
+            parts += [_part(nodes, binder, name, value, begins, ends) for name, value in nodes.entries(item, "'key'")]
         elif item.text == "thread":
             thread = True
         else:
-            named.append((item, item))
-    parts = [_part(nodes, binder, name, value, begins, ends) for name, value in named]
+            parts.append(_part(nodes, binder, item, item, begins, ends))
     return Key(binder, [part for part in parts if part is not None], thread=thread)
 
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelbridge.records import Attributes, Histogram, MetricPoint
-from tests.engine.builders import RECORDINGS, S, lines, run, shipped
+from otelbridge.records import WINDOW_NS, Attributes, Histogram, MetricPoint
+from tests.engine.builders import RECORDINGS, Live, S, batches, lines, rules, run, shipped, text_of
 
+W = WINDOW_NS // S
+"""Seconds of a window. Streams here begin with one."""
 TRANSFERRED = "migrate_transferred transferred {} time_spent 100 bandwidth {} max_size 31621200"
 MACHINE = """
 machines:
@@ -35,8 +37,8 @@ def of(points: list[MetricPoint], name: str) -> list[tuple[float, object]]:
 
 def test_a_counter_counts_its_events_window_by_window() -> None:
     rule = 'metrics: {c: {counter: migration_throttle, unit: "{x}", description: Throttles.}}'
-    seen = run(rule, lines(*((t, 1, "migration_throttle ") for t in (10.1, 10.2, 11.5, 14.25))))
-    assert of(seen.points, "c") == [(11, 2), (12, 3), (14.25, 4)]
+    seen = run(rule, lines(*((t, 1, "migration_throttle ") for t in (10.1, 10.2, 11.5 + W, 10.25 + 4 * W))))
+    assert of(seen.points, "c") == [(10 + W, 2), (10 + 2 * W, 3), (10.25 + 4 * W, 4)]
     assert {p.start_ns for p in seen.points} == {10 * S}
     metric = seen.last("c").metric
     assert (metric.kind, metric.unit, metric.monotonic, metric.description) == ("sum", "{x}", True, "Throttles.")
@@ -46,12 +48,12 @@ def test_a_counter_counts_its_events_window_by_window() -> None:
 def test_a_sum_is_the_same_from_counted_lines_and_from_rows(other: str) -> None:
     """Another rule that needs the event one by one changes nothing in the counter."""
     rule = other + "metrics: {c: {counter: migrate_transferred, add: [transferred, tranferred], unit: By}}"
-    events = [(10 + n / 3, 1, TRANSFERRED.format(2**62 + n, 7)) for n in range(9)]
+    events = [(10 + n * W / 4, 1, TRANSFERRED.format(2**62 + n, 7)) for n in range(9)]
     seen = run(rule, lines(*events))
-    assert of(seen.points, "c") == [(11, 3 * 2**62 + 3), (12, 6 * 2**62 + 15), (pytest.approx(12.666666), 9 * 2**62 + 36)]
+    assert of(seen.points, "c") == [(10 + W, 4 * 2**62 + 6), (10 + 2 * W, 8 * 2**62 + 28), (10 + 2 * W + 1e-9, 9 * 2**62 + 36)]
 
 
-@given(st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 2**64 - 1)), min_size=1, max_size=40))
+@given(st.lists(st.tuples(st.integers(1, int(3000 * W)), st.integers(0, 2**64 - 1)), min_size=1, max_size=40))
 def test_counted_lines_and_rows_agree_whatever_comes(steps: list[tuple[int, int]]) -> None:
     counter = "metrics: {c: {counter: migrate_transferred, add: [transferred, tranferred], unit: By}}"
     now, events = 10_000, []
@@ -65,12 +67,23 @@ def test_counted_lines_and_rows_agree_whatever_comes(steps: list[tuple[int, int]
     assert of(from_counts.points, "c")[-1][1] == sum(amount for _, amount in steps)
 
 
-def test_a_gauge_is_what_came_last_in_each_window() -> None:
+def test_a_gauge_is_what_came_last_in_each_second() -> None:
+    """It is told more often than sums are: what it was in between could not be known later."""
     rule = "metrics: {g: {gauge: migrate_transferred, set: bandwidth * 1000, unit: By/s}}"
     events = [(10.1, 1, TRANSFERRED.format(1, 5)), (10.9, 1, TRANSFERRED.format(1, 6)), (12.5, 1, TRANSFERRED.format(1, 3))]
     seen = run(rule, lines(*events))
     assert of(seen.points, "g") == [(11, 6000), (12.5, 3000)]
     assert seen.last("g").metric.kind == "gauge"
+
+
+def test_a_gauge_does_not_wait_for_the_next_event_that_a_rule_needs() -> None:
+    """After the last migration nothing but counted events may come for a long time."""
+    rule = "metrics: {g: {gauge: migrate_transferred, set: bandwidth, unit: By/s}}"
+    live = Live(rules(rule))
+    data = lines((10.1, 1, TRANSFERRED.format(1, 5)), *((10.0 + n * W, 1, "migrate_fd_cancel ") for n in range(1, 4)))
+    for batch in batches(rules(rule), [text_of(data)]):
+        live.feed(batch)
+    assert of(live.points, "g") == [(11, 5)]
 
 
 def test_a_histogram_records_an_expression_under_a_condition() -> None:
@@ -110,7 +123,7 @@ def test_every_event_is_counted_by_its_name_mapped_or_not() -> None:
 
 def test_lengths_are_in_seconds_with_the_longest_span_of_the_window_as_exemplar() -> None:
     rule = "spans: {s: {begin: migration_bitmap_sync_start, end: migration_bitmap_sync_end, duration: {histogram: h}}}"
-    lengths = [(10.1, 0.2), (10.4, 0.5), (11.1, 0.3)]
+    lengths = [(10.1, 0.2), (10.4, 0.5), (10.1 + W, 0.3)]
     events = [
         event
         for begin, length in lengths
@@ -148,10 +161,9 @@ def test_lengths_of_migrations_and_states_are_kept_apart_by_attributes_of_the_sp
 @pytest.mark.parametrize("last", ["completed", "failed", None])
 def test_the_number_of_open_migrations_goes_back_to_zero(last: str | None) -> None:
     """However it ends: at the end of a stream nothing of it is open any more."""
-    states = [(10.0, "setup"), (12.5, "active"), *([(13.5, last)] if last else [])]
-    seen = run(
-        MACHINE, lines(*((t, 1, f"migrate_set_state new state {s}") for t, s in states), (15.5, 1, "migrate_fd_cancel "))
-    )
+    states = [(10.0, "setup"), (10 + 2 * W, "active"), *([(10 + 3 * W, last)] if last else [])]
+    events = [(t, 1, f"migrate_set_state new state {s}") for t, s in states]
+    seen = run(MACHINE, lines(*events, (10 + 5 * W, 1, "migrate_fd_cancel ")))
     values = [v for _, v in of(seen.points, "active")]
     assert values == [1, 0]
     assert (seen.last("active").metric.kind, seen.last("active").metric.monotonic) == ("sum", False)

@@ -135,6 +135,8 @@ TEXTS = (
     b"migrate_set_state new state Z ram_save_page y",
     b"vmstate_downtime_save at 2026-11-23T04:25:50Z ok",
     b"migrate_set_state @1795407951. and @1795407950.",
+    b"migrate_set_state @1795407950 and @1795407960.000001: x",
+    b"ram_save_page @179540795.000001:ram_save_page ",
     b"handle_other_thing not an event",
     b"qemu-system-x86_64: an error message",
     b"SMM: enter",
@@ -193,7 +195,8 @@ def built(stamp: Callable[[int, int], bytes], pieces: list[Piece], *, end: bytes
 ODDITIES = (
     "unstamped", "other form", "stamped twice", "run together", "after text", "after a hole", "with a hole", "carriage return",
 )  # fmt: skip
-STEPS = st.sampled_from([0, 1, 7, 300, 20_000, 400_000, 1_000_000, 2_500_000, -1, -300, -900_000, -1_500_000])
+STEPS_S = [0, 1e-6, 7e-6, 3e-4, 0.02, 0.4, 1, 2.5, 9, 10, 25, 4000, -1e-6, -3e-4, -0.9, -1.5, -9.5, -30]
+STEPS = st.sampled_from([int(step_s * 1e6) for step_s in STEPS_S])
 EVENTS = st.builds(
     Piece,
     st.sampled_from([1, 1, 2, 5, 40, 90]),

@@ -12,7 +12,7 @@ import pytest
 from otelbridge.catalogue import builtin
 from otelbridge.errors import FormatError
 from otelbridge.readers.log import LogReader
-from otelbridge.records import Batch, Plan, Row
+from otelbridge.records import WINDOW_NS, Batch, Plan, Row
 
 PLAN = Plan(rows={"migrate_set_state": ("new_state",), "savevm_state_setup": (), "savevm_section_end": ()})
 NS_2026 = int(datetime(2026, 11, 23, 4, 30, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
@@ -174,13 +174,15 @@ def test_an_assumed_start_gives_unstamped_events_times_in_their_order(recordings
 def test_times_that_go_back_are_kept_as_they_are_but_windows_are_not() -> None:
     text = (
         b"7@1795407950.000001:migrate_set_state new state setup\n"
-        b"7@1795407952.000001:migrate_set_state new state active\n"
+        b"7@1795408250.000001:migrate_set_state new state active\n"
         b"8@1795407951.999999:savevm_state_setup \n"
         b"8@1795407951.999999:ram_save_page x\n"
     )
     batches = read(text)
-    assert [row.time_ns for row in rows(batches)] == [1795407950000001000, 1795407952000001000, 1795407951999999000]
-    assert [batch.window_ns for batch in batches] == [1795407950000000000, 1795407952000000000]
+    assert [row.time_ns for row in rows(batches)] == [1795407950000001000, 1795408250000001000, 1795407951999999000]
+    assert [batch.window_ns for batch in batches] == [
+        at // WINDOW_NS * WINDOW_NS for at in (1795407950 * 10**9, 1795408250 * 10**9)
+    ]
     assert batches[1].counts == {"ram_save_page": 1}
 
 

@@ -29,13 +29,13 @@ def test_rows_of_all_files_come_in_the_order_of_time_a_batch_for_each_window() -
     one = (
         b"2026-11-23T04:30:01.1Z migrate_set_state new state setup\n"
         b"2026-11-23T04:30:01.3Z ram_save_page x\n"
-        b"2026-11-23T04:30:03.5Z migrate_set_state new state completed\n"
+        b"2026-11-23T05:30:03.5Z migrate_set_state new state completed\n"
     )
     two = (
         b"hello\n"
         b"2026-11-23T04:30:01.2Z savevm_section_start ram, section_id 2\n"
         b"2026-11-23T04:30:01.3Z ram_save_page x\n"
-        b"2026-11-23T04:30:02.1Z savevm_section_end ram, section_id 2 -> 0\n"
+        b"2026-11-23T05:20:02.1Z savevm_section_end ram, section_id 2 -> 0\n"
     )
     batches = list(merged([part(one, 11), part(two, 12)]))
     assert [(row.thread, row.event) for row in rows(batches)] == [
