@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "otelbridge"
 
-_GROUND = {"records", "errors", "stats"}
+_GROUND = {"records", "errors", "stats", "durations"}
 _CORE = _GROUND | {"catalogue", "readers", "mapping", "engine"}
 _PIPELINE = _CORE | {"otlp", "view", "report", "pipeline"}
 MAY_IMPORT = {
@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "records": _GROUND,
     "errors": _GROUND,
     "stats": _GROUND,
+    "durations": _GROUND,
     "catalogue": _GROUND,
     "readers": _GROUND | {"catalogue"},
     "mapping": _GROUND | {"catalogue"},
