@@ -64,7 +64,8 @@ class Row(NamedTuple):
 
     `time_ns` is UTC, None where the input has no stamps. `thread` is None where the format carries none. `raw` is the
     undecoded arguments: for text the bytes after the event's name and one blank, without the line's end; for binary
-    formats the payload. `unit` is 1, or 0 for an event that shares its line with one already counted.
+    formats the payload. `unit` is 1, or 0 for an event that shares its line with one already counted. `process` is the id of
+    the QEMU process, None where the input does not tell it.
     """
 
     time_ns: int | None
@@ -72,6 +73,7 @@ class Row(NamedTuple):
     event: str
     raw: bytes
     unit: int = 1
+    process: int | None = None
 
 
 class Batch(NamedTuple):

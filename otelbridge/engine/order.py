@@ -90,9 +90,9 @@ def _item(plain: list[Any]) -> Row | Counts:
 
 def plain_row(row: Row) -> list[Any]:
     """A row as JSON-able data; bytes go through latin-1, which keeps every byte."""
-    return [row.time_ns, row.thread, row.event, row.raw.decode("latin-1"), row.unit]
+    return [row.time_ns, row.thread, row.event, row.raw.decode("latin-1"), row.unit, row.process]
 
 
 def row_of(plain: list[Any]) -> Row:
     """The row that `plain_row` gave."""
-    return Row(plain[0], plain[1], plain[2], plain[3].encode("latin-1"), plain[4])
+    return Row(plain[0], plain[1], plain[2], plain[3].encode("latin-1"), plain[4], plain[5])

@@ -1,6 +1,7 @@
-"""Several QEMU processes in one file: which thread belongs to which.
+"""Several QEMU processes in one file: which row belongs to which.
 
-The log backend of 4.0 to 10.0 names threads, never processes, so this is a guess from what threads do. Some events come
+Where rows carry a process id, that is the answer. The log backend of 4.0 to 10.0 names threads, never processes, so there it
+is a guess from what threads do. Some events come
 from a process's main thread alone; when a second thread does what only a main thread does, it is a second process. Every
 other thread joins a process of its side of the migration, the one that last had reason to start such a thread.
 """
@@ -66,6 +67,7 @@ class Processes:
     def __init__(self) -> None:
         self._of: dict[int | None, int] = {None: 0}
         self._all = [_Process()]
+        self._by_id: dict[int, int] = {}
         self._rows = 0
 
     def __len__(self) -> int:
@@ -77,6 +79,8 @@ class Processes:
 
     def of(self, row: Row) -> int:
         """The process that a row comes from."""
+        if row.process is not None:
+            return self._told(row)
         self._rows += 1
         number = self._of.get(row.thread)
         if number is None:
@@ -87,6 +91,20 @@ class Processes:
             process.role = process.role or _MAIN.get(row.event)
             process.spawned = self._rows
         return number
+
+    def _told(self, row: Row) -> int:
+        """The process that a row names."""
+        number = self._by_id.get(row.process or 0)
+        if number is None:
+            number = self._by_id[row.process or 0] = len(self._by_id)
+            if number:
+                self._all.append(_Process())
+        return number
+
+    @property
+    def ids(self) -> dict[int, int]:
+        """The ids of the processes, by the numbers that they have here; empty where the input tells none."""
+        return {number: process for process, number in self._by_id.items()}
 
     def _assign(self, row: Row) -> int:
         """A thread that was not seen before."""
@@ -110,6 +128,7 @@ class Processes:
         """The state as plain data."""
         return {
             "rows": self._rows,
+            "ids": [[process, number] for process, number in self._by_id.items()],
             "of": [[thread, number] for thread, number in self._of.items()],
             "all": [[p.main, p.role, p.spawned, sorted(p.families)] for p in self._all],
         }
@@ -117,7 +136,7 @@ class Processes:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `snapshot`."""
         self._rows = state["rows"]
-        self._of = dict(state["of"])
+        self._of, self._by_id = dict(state["of"]), dict(state["ids"])
         self._all = []
         for main, role, spawned, families in state["all"]:
             process = _Process()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from yaml.reader import ReaderError
@@ -82,7 +82,7 @@ def parse(text: str, path: str) -> tuple[Node | None, Problems]:
         problems.add(Location(path, 1, 1), f"the file is larger than {MAX_BYTES >> 20} MiB", "split it into several files")
         return None, problems
     try:
-        return _tree(text, path, problems), problems
+        return _parsed(text, path, problems), problems
     except ReaderError as error:
         problems.add(_character(error, text, path), f"this is not YAML: {_reason(error)}", "remove that character")
     except yaml.YAMLError as error:
@@ -97,9 +97,22 @@ class _BoundError(Exception):
         self.location, self.text, self.repair = location, text, repair
 
 
-def _tree(text: str, path: str, problems: Problems) -> Node | None:
+def _parsed(text: str, path: str, problems: Problems) -> Node | None:
+    """The tree of the text.
+
+    libyaml can give up on a deep file before it hands out a single level; in Python the level that is one too many is found.
+    """
+    try:
+        return _tree(text, path, problems, _Loader)
+    except yaml.YAMLError as error:
+        if "nesting depth" not in str(error):
+            raise
+        return _tree(text, path, Problems(path, text), yaml.SafeLoader)
+
+
+def _tree(text: str, path: str, problems: Problems, loader: Any) -> Node | None:  # noqa: ANN401  # yaml's loaders share no type
     builder = _Builder(path, problems)
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=loader):
         builder.take(event)
     return builder.root
 
