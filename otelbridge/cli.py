@@ -254,7 +254,7 @@ def _write(path: Path, text: str) -> None:
 def _draw(conversion: Conversion) -> None:
     from rich.console import Console  # noqa: PLC0415  # only for a picture
 
-    from otelbridge.view import draw  # noqa: PLC0415
+    from otelbridge.view.waterfall import draw  # noqa: PLC0415
 
     if conversion.picture is not None:
         console = Console(highlight=False, soft_wrap=False)

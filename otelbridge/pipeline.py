@@ -31,7 +31,7 @@ from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Out
 
 if TYPE_CHECKING:
     from otelbridge.otlp.outbox import Outbox
-    from otelbridge.view import Picture
+    from otelbridge.view.picture import Picture
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 _FIRST_LINE_NS = 1000
@@ -258,7 +258,7 @@ def _sinks(
     picture: Picture | None = None
     for to in dict.fromkeys(options.to or ("console",)):
         if to == "console":
-            from otelbridge.view import Picture as Drawn  # noqa: PLC0415  # only for a picture
+            from otelbridge.view.picture import Picture as Drawn  # noqa: PLC0415  # only for a picture
 
             picture = Drawn()
             sinks.append(picture)

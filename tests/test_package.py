@@ -20,7 +20,7 @@ package = Path(otelbridge.__file__).parent
 json.dump({
     "package": str(package),
     "shipped_folder": str(shipped_folder()),
-    "shipped": {file.path: file.text for file in shipped_files()},
+    "shipped": {file.path: file.text for file in shipped_files(with_tests=True)},
     "files": sorted(str(path.relative_to(package)) for path in package.rglob("*") if "__pycache__" not in path.parts),
 }, sys.stdout)
 """

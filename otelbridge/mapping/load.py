@@ -20,9 +20,10 @@ def shipped_folder() -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / "mappings"
 
 
-def shipped_files() -> list[File]:
-    """The mappings that ship with otelbridge."""
-    return [File(path.name, path.read_text("utf-8"), shipped=True) for path in sorted(shipped_folder().glob("*.yaml"))]
+def shipped_files(*, with_tests: bool = False) -> list[File]:
+    """The mappings that ship with otelbridge; their `tests:`, the last and longest section, only if they are asked for."""
+    texts = [(path.name, path.read_text("utf-8")) for path in sorted(shipped_folder().glob("*.yaml"))]
+    return [File(name, text if with_tests else text.partition("\ntests:\n")[0], shipped=True) for name, text in texts]
 
 
 def user_files(paths: Iterable[Path]) -> list[File]:

@@ -13,7 +13,7 @@ from otelbridge.mapping import File, Mapping, MappingTest, compile_mappings, shi
 from otelbridge.mapping.rules import SpanRule
 from otelbridge.pipeline import run_mapping_tests
 
-SHIPPED = {file.path: file for file in shipped_files()}
+SHIPPED = {file.path: file for file in shipped_files(with_tests=True)}
 
 
 @cache
@@ -138,3 +138,11 @@ def test_the_lines_of_the_tests_are_lines_of_the_log_backend(path: str) -> None:
             found = re.fullmatch(r"(?:\d+@\d+\.\d{6}:|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z )(\w+) ?(.*)", line)
             assert found, line
             assert builtin().is_event(found[1]), line
+
+
+def test_tests_are_the_last_section_so_that_a_conversion_need_not_read_them() -> None:
+    rules_alone = {file.path: file.text for file in shipped_files()}
+    for path, file in SHIPPED.items():
+        tests = file.text.removeprefix(rules_alone[path])
+        assert tests.startswith("\ntests:\n")
+        assert all(line.startswith((" ", "#")) for line in tests.splitlines()[2:] if line)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from otelbridge.mapping import shipped_files
 from otelbridge.mapping.source import Node, did_you_mean, parse
 
-SHIPPED = {file.path: file.text for file in shipped_files()}
+SHIPPED = {file.path: file.text for file in shipped_files(with_tests=True)}
 
 
 def tree(text: str) -> Node:
