@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingType
+from functools import partial
 from typing import Any
 
 import otelbridge
@@ -30,10 +31,13 @@ _BUCKETS = ("begin", "end", "state", "span_event", "metric")
 _NOBODY = Now(None, None, None, None)
 
 
+_Only = tuple[Callable[[int, Row, Arguments], bool], str, str]
+
+
 class _Handler:
     """Everything that the rules do with one event."""
 
-    __slots__ = ("begins", "ends", "evidence", "machines", "metrics", "notes", "reads", "reasons")
+    __slots__ = ("begins", "ends", "evidence", "machines", "metrics", "notes", "only", "reads", "reasons")
 
     def __init__(self) -> None:
         self.ends: list[tuple[RuleState, EndOn]] = []
@@ -44,6 +48,8 @@ class _Handler:
         self.begins: list[tuple[RuleState, BeginOn]] = []
         self.metrics: list[MetricRule] = []
         self.reads = False
+        self.only: _Only | None = None
+        """Where one rule alone uses the event, which is so for most: how it does, and the bucket if it did or did not."""
 
 
 class Engine:
@@ -87,7 +93,7 @@ class Engine:
         self._pairs = Pairs(mapping.spans, stream, self._outlet, self._machines, index)
         self._machines.opened = self._pairs.adopt
         self._machines.closing = self._pairs.close_root
-        self._handlers = _handlers(mapping, self._pairs.states, self._machines.states)
+        self._handlers = _handlers(mapping, self._pairs, self._machines.states)
         self._counted = _counted(mapping)
         self._first_machine = next(iter(self._machines.states.values()), None)
 
@@ -250,7 +256,13 @@ class Engine:
             bucket = "unmapped"
         else:
             arguments = self._decode(event, row.raw) if handler.reads else ()
-            bucket = "malformed" if arguments is None else self._apply(handler, time_ns, row, arguments)
+            if arguments is None:
+                bucket = "malformed"
+            elif handler.only is None:
+                bucket = self._apply(handler, time_ns, row, arguments)
+            else:
+                use, used, unused = handler.only
+                bucket = used if use(time_ns, row, arguments) else unused
         account.buckets[bucket] += row.unit
 
     def _apply(self, handler: _Handler, time_ns: int, row: Row, arguments: Arguments) -> str:
@@ -340,21 +352,31 @@ class Engine:
         self._accounting.restore(state["accounting"])
 
 
-def _handlers(
-    mapping: Mapping, rules: MappingType[str, RuleState], machines: MappingType[str, MachineState]
-) -> dict[str, _Handler]:
+def _handlers(mapping: Mapping, pairs: Pairs, machines: MappingType[str, MachineState]) -> dict[str, _Handler]:
     """What to do with each event, from all rules."""
     found = {event: _Handler() for event in mapping.plan.rows}
     for machine in machines.values():
         _add_machine(found, machine)
-    for state in rules.values():
+    for state in pairs.states.values():
         _add_rule(found, state)
     for metric in mapping.metrics:
         if metric.event in found:
             found[metric.event].metrics.append(metric)
     for event, handler in found.items():
         handler.reads = bool(mapping.plan.rows[event])
+        handler.only = _only(handler, pairs)
     return found
+
+
+def _only(handler: _Handler, pairs: Pairs) -> _Only | None:
+    """A short way for an event that does nothing but begin or end the spans of one rule."""
+    if handler.evidence or handler.reasons or handler.notes or handler.machines or handler.metrics:
+        return None
+    if len(handler.begins) == 1 and not handler.ends:
+        return partial(pairs.begin, *handler.begins[0]), "begin", "counted"
+    if len(handler.ends) == 1 and not handler.begins:
+        return partial(pairs.end, *handler.ends[0]), "end", "orphan_end"
+    return None
 
 
 def _add_machine(found: dict[str, _Handler], machine: MachineState) -> None:

@@ -104,7 +104,10 @@ class Outlet:
     def record(self, duration: Duration, span: FinishedSpan, trace: Trace, root: Root | None = None) -> None:
         """Put the length of a span into its histogram. A span that may not be kept leaves its root as the exemplar."""
         attributes: Attributes = ()
-        if duration.by:
+        if len(duration.by) == 1:
+            only = duration.by[0]
+            attributes = tuple([pair for pair in span.attributes if pair[0] == only])
+        elif duration.by:
             by = dict(span.attributes)
             attributes = given([(name, by.get(name)) for name in duration.by])
         seconds = (span.end_ns - span.start_ns) / SECOND_NS

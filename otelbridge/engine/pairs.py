@@ -33,10 +33,9 @@ class Pairs:
     def __init__(
         self, rules: tuple[SpanRule, ...], stream: Stream, outlet: Outlet, machines: Machines, index: LinkIndex | None
     ) -> None:
-        self.states = {rule.id: RuleState(rule) for rule in rules}
-        self._stream, self._outlet, self._machines, self._index = stream, outlet, machines, index
         by_id = {rule.id: rule for rule in rules}
-        self._machine_of = {rule.id: machines.of(rule, by_id) for rule in rules}
+        self.states = {rule.id: RuleState(rule, machines.of(rule, by_id)) for rule in rules}
+        self._stream, self._outlet, self._machines, self._index = stream, outlet, machines, index
         self._until_next = [state for state in self.states.values() if state.rule.until_next]
         self._kept = [state for state in self.states.values() if state.rule.keep]
         self._timed = [state for state in self.states.values() if state.rule.timeout_ns is not None]
@@ -47,9 +46,6 @@ class Pairs:
         """How many spans are open."""
         return sum(len(state.by_number) for state in self.states.values())
 
-    def _now(self, rule: SpanRule, row: Row) -> Now:
-        return self._machines.now(self._machine_of[rule.id], row)
-
     # --- begins -------------------------------------------------------------------------------------
 
     def begin(self, state: RuleState, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
@@ -57,7 +53,7 @@ class Pairs:
         rule = state.rule
         if rule.timeout_ns is not None:
             self._expire(state, rule.timeout_ns, time_ns)
-        now = self._now(rule, row)
+        now = self._machines.now(state.machine, row)
         if on.when is not None and not on.when(arguments, None, now):
             return False
         key = _key(rule, row, on.key(arguments, now))
@@ -73,31 +69,34 @@ class Pairs:
                 self._end(state, span, time_ns, None, None, None)
         if len(state.by_number) >= MAX_OPEN:
             self._end(state, next(iter(state.by_number.values())), time_ns, None, None, None)
-        state.add(self._opened(state, on, key, time_ns, row, arguments))
+        state.add(self._opened(state, on, key, time_ns, row, arguments, now))
         return True
 
-    def _opened(self, state: RuleState, on: BeginOn, key: Key, time_ns: int, row: Row, arguments: Arguments) -> OpenSpan:
+    def _opened(
+        self, state: RuleState, on: BeginOn, key: Key, time_ns: int, row: Row, arguments: Arguments, now: Now
+    ) -> OpenSpan:
         rule = state.rule
         state.number += 1
         span = OpenSpan(state.number, span_id(self._stream.key, rule.id, state.number, time_ns), time_ns, row.thread, key)
         span.begin_event, span.arguments, span.rank = row.event, arguments, on.rank
-        span.parent_id, span.trace, span.root = self._place(rule, span)
+        span.parent_id, span.trace, span.root = self._place(state, span)
         span.trace.open += 1
         if rule.ordinals:
             span.ordinals = tuple((name, self._ordinal(machine, rule, span)) for name, machine in rule.ordinals)
-        if span.root is not None:
-            self._connect(rule, span, span.root, self._now(rule, row))
+        if span.root is not None and (rule.links or self._index is not None):
+            self._connect(rule, span, span.root, now)
         return span
 
-    def _place(self, rule: SpanRule, span: OpenSpan) -> tuple[bytes, Trace, Root | None]:
+    def _place(self, state: RuleState, span: OpenSpan) -> tuple[bytes, Trace, Root | None]:
         """The parent's id, the trace, the root."""
+        rule = state.rule
         for name in rule.inside:
             machine = self._machines.states.get(name)
             if machine is not None and machine.root is not None:
                 return machine.root.span_id, machine.root.trace, machine.root
             if name in self.states and (outer := self.states[name].youngest(span.thread)):
                 return outer.span_id, outer.trace, outer.root
-        machine = self._machine_of[rule.id]
+        machine = state.machine
         if machine is not None and machine.root is not None:
             return machine.root.span_id, machine.root.trace, machine.root
         trace = Trace((rule.id, span.number, span.start_ns))
@@ -121,10 +120,8 @@ class Pairs:
             for span in state.by_number.values():
                 if span.root is None and span.trace.id == root.trace.id:
                     span.root = root
-                    machine = self._machine_of[state.rule.id]
-                    self._connect(
-                        state.rule, span, root, self._machines.now_of(machine, root, span.thread, span.begin_event, None)
-                    )
+                    now = self._machines.now_of(state.machine, root, span.thread, span.begin_event, None)
+                    self._connect(state.rule, span, root, now)
 
     # --- links --------------------------------------------------------------------------------------
 
@@ -164,7 +161,7 @@ class Pairs:
             self._expire(state, rule.timeout_ns, time_ns)
         if not state.by_number:
             return False
-        now = self._now(rule, row)
+        now = self._machines.now(state.machine, row)
         if on.when is not None and not on.when(arguments, None, now):
             return False
         waiting = state.by_key.get(_key(rule, row, on.key(arguments, now)))
@@ -191,14 +188,15 @@ class Pairs:
         rule, root, trace = state.rule, span.root, span.trace
         state.remove(span)
         end_ns = max(time_ns, span.start_ns)
-        self.close_children(span.span_id, end_ns, event)
+        if self._until_next:
+            self.close_children(span.span_id, end_ns, event)
         plain = event is not None and failed is None and span.failure is None
         competes = rule.keep is not None and root is not None and not root.closed
         if competes and plain and root is not None and self._outlet.count_short(root, rule, span.start_ns, end_ns):
             trace.open -= 1
             trace.last_ns = max(trace.last_ns, end_ns)
             return
-        now = self._machines.now_of(self._machine_of[rule.id], root, span.thread, span.begin_event, event)
+        now = self._machines.now_of(state.machine, root, span.thread, span.begin_event, event)
         body = Body(
             span.start_ns, end_ns, _attributes(rule, span, now, arguments), span.notes, span.links, failed or span.failure,
             span.dropped_notes, event is not None,
@@ -261,7 +259,7 @@ class Pairs:
                 self._expire(holder, holder.rule.timeout_ns, time_ns)
             if not holder.by_number:
                 return False
-            now = self._now(holder.rule, row)
+            now = self._machines.now(holder.machine, row)
             target = _noted(holder, note, row, arguments, now)
         if target is None or (note.when is not None and not note.when(arguments, None, now)):
             return False

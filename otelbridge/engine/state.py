@@ -104,10 +104,10 @@ class Shape(NamedTuple):
 class RuleState:
     """The open spans of one rule, by key and by age."""
 
-    __slots__ = ("by_key", "by_number", "number", "rule", "shape")
+    __slots__ = ("by_key", "by_number", "machine", "number", "rule", "shape")
 
-    def __init__(self, rule: SpanRule) -> None:
-        self.rule = rule
+    def __init__(self, rule: SpanRule, machine: MachineState | None) -> None:
+        self.rule, self.machine = rule, machine
         self.shape = Shape(rule.scope, rule.name, rule.kind)
         self.number = 0
         self.by_key: dict[Key, list[OpenSpan]] = {}

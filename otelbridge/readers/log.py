@@ -36,6 +36,11 @@ ASSUMED_STEP_NS = 1000
 _MAX_HOT = 8
 _HOT_SHARE = 16
 """An event that is only counted and makes up more than a 16th of a block is counted without being looked at."""
+_WARM_LINES = 512
+"""Fewer lines say nothing of what comes often."""
+_COOL_SHARE = 64
+"""One that makes up less than a 64th for a while is looked at again: every hot event makes all lines cost more."""
+_COOL_AFTER = 16
 _MAX_HELD = 10_000
 _MAX_NAMES = 100_000
 
@@ -55,6 +60,8 @@ _ANY_STAMP = re.compile(rb"\d{1,10}@\d|\d{4}-\d\d-\d\dT\d")
 _BEFORE_NAME = {"thread": b":", "iso": b"Z "}
 _STAMP_SIGN = {"thread": b"@", "iso": b"Z "}
 """What stands in a stamp, and hardly anywhere else. One that does: `ram_save_page /rom@etc/acpi/tables: offset: 0x0`."""
+_NO_STAMP = {"thread": re.compile(rb"@(?<!\d@)"), "iso": re.compile(rb"Z (?<!\dZ )")}
+"""Signs that stand in no stamp: a digit goes before those."""
 _STAMPS = {"thread": re.compile(rb"@(\d{1,11}+)\.\d{6}:"), "iso": re.compile(rb"\dZ ")}
 _SECOND_OF = {"thread": re.compile(rb"\n\d{1,10}+@(\d{1,11}+)\."), "iso": re.compile(rb"\n(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")}
 _STAMP = {
@@ -306,9 +313,7 @@ class LogReader:
 
     def _segment(self, form: Form, data: bytes, start: int, end: int, total: int, *, strict: bool) -> None:
         """Lines up to the end of a window: at once if they are all events, else one by one."""
-        if data.count(_STAMP_SIGN[form], start, end) != total and not self._one_stamp_each(
-            form, data, start, end, total, strict
-        ):
+        if not self._one_stamp_each(form, data, start, end, total, strict):
             self._plain(data, start, end)
             return
         found = _scanner(form, self._hot, strict=strict).findall(data, start, end)
@@ -321,7 +326,7 @@ class LogReader:
         if len(found) + sum(hot.values()) != total or not _all_whole(form, found):
             self._plain(data, start, end)
             return
-        rows, known, wanted = self._found, self._known, self._rows
+        rows, known, wanted, new = self._found, self._known, self._rows, tuple.__new__
         default = self._thread
         numbered = self._numbers_are_threads and form == "thread"
         last_ns = self._last_ns or 0
@@ -333,7 +338,8 @@ class LogReader:
                     time_ns = int(second + fraction) * 1000
                 else:
                     time_ns = (_iso_second(second) or 0) * SECOND_NS + int(fraction.ljust(9, b"0"))
-                rows.append(Row(time_ns, int(thread) if numbered else default, event, raw))
+                # A third of what Row(…) costs.
+                rows.append(new(Row, (time_ns, int(thread) if numbered else default, event, raw, 1, None)))
                 last_ns = max(last_ns, time_ns)
             elif name in known and name not in self._sums:
                 seen[name] += 1
@@ -348,7 +354,10 @@ class LogReader:
         self._lines += total
 
     def _one_stamp_each(self, form: Form, data: bytes, start: int, end: int, total: int, strict: bool) -> bool:
-        """Whether signs of a stamp that are too many stand in arguments, as in `/rom@etc`, and not in second stamps."""
+        """Whether there are as many stamps as lines; other signs may stand in arguments, as in `/rom@etc`."""
+        signs = data.count(_STAMP_SIGN[form], start, end)
+        if signs == total or signs - len(_NO_STAMP[form].findall(data, start, end)) == total:
+            return True
         stamps = _STAMPS[form].findall(data, start, end)
         # Not strict, all lines were taken to be of this window because its mark is there so often.
         exact = strict or form == "iso" or {second[:-1] for second in stamps} == {b"%d" % self._window}
@@ -374,12 +383,12 @@ class LogReader:
 
     def _warm(self, seen: Mapping[bytes, int], hot: Mapping[bytes, int], found: Sequence[Line], total: int) -> None:
         """Choose the events that need not be looked at in the next segment."""
-        if total < 4 * _HOT_SHARE:
+        if total < _WARM_LINES:
             return
         for name, number in hot.items():
-            self._idle[name] = 0 if number else self._idle[name] + 1
+            self._idle[name] = 0 if number * _COOL_SHARE > total else self._idle[name] + 1
         often = {name for name, number in seen.items() if number * _HOT_SHARE > total and self._event(name) is not None}
-        tired = {name for name in hot if self._idle[name] > _HOT_SHARE}
+        tired = {name for name in hot if self._idle[name] > _COOL_AFTER}
         if often or tired:
             widths = {name: width for width, name in self._hot if name not in tired}
             for line in found:
