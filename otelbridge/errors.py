@@ -14,7 +14,7 @@ OtelbridgeError                the command line catches exactly this; everything
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class OtelbridgeError(Exception):
@@ -29,8 +29,7 @@ class UsageError(OtelbridgeError):
     exit_code = 2
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Location:
+class Location(NamedTuple):
     """A place in a text file; line and column count from 1. `length` is how much a caret underlines."""
 
     path: str
@@ -39,8 +38,7 @@ class Location:
     length: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong, where, and how to mend it. `source` is the line of the file, without its end."""
 
     location: Location

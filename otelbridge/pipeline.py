@@ -7,9 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from otelbridge import report
@@ -46,8 +45,7 @@ _LIBVIRT = re.compile(r"libvirt/qemu/(?P<domain>[^/]+?)\.log(?:\.\d+)?(?:\.gz|\.
 Progress = Callable[[int, int | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertOptions:
+class ConvertOptions(NamedTuple):
     """What `convert` was asked to do; the names are those of its options."""
 
     files: tuple[str, ...]
@@ -63,8 +61,7 @@ class ConvertOptions:
     spool: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(NamedTuple):
     """What came of it: the accounting as it is written, the exit code, sentences for the user, and the waterfall's data."""
 
     accounting: dict[str, Any]
@@ -73,8 +70,7 @@ class Conversion:
     picture: Picture | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Setup:
+class _Setup(NamedTuple):
     """What all streams of a conversion share."""
 
     options: ConvertOptions
@@ -172,7 +168,7 @@ def _each_once(options: ConvertOptions) -> ConvertOptions:
     files, sources, destinations = (
         tuple(map(first, paths)) for paths in (options.files, options.sources, options.destinations)
     )
-    return replace(options, files=files, sources=sources, destinations=destinations)
+    return options._replace(files=files, sources=sources, destinations=destinations)
 
 
 def _inputs(setup: _Setup) -> list[TraceInput]:
@@ -302,13 +298,13 @@ def _otlp(to: str | None, options: ConvertOptions, env: MappingType[str, str], s
 # --- reading ------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
 class _Reading:
-    """One input while it is read: a decoder for all of it, an engine for each process in it."""
+    """One input while it is read: an engine for each process in it."""
 
-    new_engine: Callable[[int], Engine]
-    engines: list[Engine] = field(default_factory=list)
-    processes: Processes = field(default_factory=Processes)
+    def __init__(self, new_engine: Callable[[int], Engine]) -> None:
+        self.new_engine = new_engine
+        self.engines: list[Engine] = []
+        self.processes = Processes()
 
     def take(self, batch: Batch) -> None:
         """Hand a batch to the engines of the processes that its rows come from; what was only counted goes to the first."""
@@ -419,11 +415,11 @@ def _two_sided(trace: TraceInput) -> bool:
 def _of_joins(mapping: Mapping) -> Mapping:
     """The rules that tell which migrations belong together. Events and arguments keep their places."""
     targets = {link.rule for rule in mapping.spans for link in rule.links}
-    spans = tuple(replace(r, notes={}, duration=None) for r in mapping.spans if r.links or r.id in targets)
+    spans = tuple(r._replace(notes={}, duration=None) for r in mapping.spans if r.links or r.id in targets)
     machines = tuple(
-        replace(m, notes={}, duration=None, state_duration=None, active=None, completed=None) for m in mapping.machines
+        m._replace(notes={}, duration=None, state_duration=None, active=None, completed=None) for m in mapping.machines
     )
-    return replace(mapping, spans=spans, machines=machines, metrics=())
+    return mapping._replace(spans=spans, machines=machines, metrics=())
 
 
 def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> list[Seen]:
@@ -556,8 +552,7 @@ def _concluded(
 # --- mapping files ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CaseResult:
+class CaseResult(NamedTuple):
     """What came of one test of a mapping file; `differences` is empty if it is as expected."""
 
     test: MappingTest

@@ -6,7 +6,7 @@ bytes -reader-> Batch -engine-> FinishedSpan | MetricPoint -encoder-> Request -s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 Value = str | int | float | bool
@@ -27,8 +27,7 @@ class Argument(NamedTuple):
     ctype: str
 
 
-@dataclass(frozen=True, slots=True)
-class EventSpec:
+class EventSpec(NamedTuple):
     """One declaration of one event. `versions` is the inclusive range of QEMU releases that declare it so."""
 
     name: str
@@ -41,8 +40,7 @@ class EventSpec:
 # --- mapping -> readers -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What a reader must look for, compiled from the rules.
 
     Attributes:
@@ -53,7 +51,7 @@ class Plan:
     """
 
     rows: Mapping[str, tuple[str, ...]]
-    sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sums: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 # --- readers -> engine ------------------------------------------------------------------------------
@@ -106,16 +104,14 @@ INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
 UNSET, ERROR = 0, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """An instrumentation scope: a mapping's `scope` and the version of otelbridge."""
 
     name: str
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(NamedTuple):
     """The process that a stream traces: attributes in the order in which they go out, and the schema they follow."""
 
     attributes: Attributes
@@ -161,8 +157,7 @@ class FinishedSpan(NamedTuple):
     dropped_attributes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """The identity of an instrument. `kind`: `sum` goes with `monotonic`; `histogram` is exponential. All cumulative."""
 
     name: str
@@ -224,8 +219,7 @@ class Request(NamedTuple):
     items: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of the items of one signal at one destination, and in words why any were refused."""
 
     delivered: int = 0

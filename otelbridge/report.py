@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from otelbridge.engine import Accounting
 from otelbridge.records import SECOND_NS, Outcome, Signal
@@ -18,8 +17,7 @@ BUCKETS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class InputReport:
+class InputReport(NamedTuple):
     """What is known of one input when it was read to its end."""
 
     paths: tuple[str, ...]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from otelbridge.catalogue.trace_events import Declarations, parse_trace_events
 from otelbridge.records import Argument, EventSpec
 
+if TYPE_CHECKING:
+    from otelbridge.catalogue.trace_events import Declarations
+
+_FOLDER = Path(__file__).parent
 _TYPES = {
     "s": "const char *", "p": "void *", "i": "int", "u": "unsigned int", "l": "long", "ul": "unsigned long", "z": "size_t",
     "sz": "ssize_t", "b": "bool", "u8": "uint8_t", "u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "i64": "int64_t",
@@ -64,9 +68,8 @@ class Catalogue:
 @cache
 def builtin() -> Catalogue:
     """The migration events of QEMU 3.1 to 11.0-dev with their declarations, all others by name."""
-    folder = files("otelbridge.catalogue")
-    others = folder.joinpath("other.names").read_text("ascii").splitlines()
-    specs = _compact(folder.joinpath("migration.events").read_text("utf-8"))
+    others = _FOLDER.joinpath("other.names").read_text("ascii").splitlines()
+    specs = _compact(_FOLDER.joinpath("migration.events").read_text("utf-8"))
     return Catalogue(specs, (name for name in others if not name.startswith("#")))
 
 
@@ -76,6 +79,8 @@ def catalogue_from(text: str, path: str) -> tuple[Catalogue, Declarations]:
     Raises:
         CatalogueError: Nothing is declared in the text.
     """
+    from otelbridge.catalogue.trace_events import parse_trace_events  # noqa: PLC0415  # only with a file
+
     declarations = parse_trace_events(text, path)
     return builtin().with_declarations(declarations), declarations
 

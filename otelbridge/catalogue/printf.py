@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -49,8 +48,7 @@ def is_text(ctype: str) -> bool:
     return ctype.replace("const ", "").replace(" ", "") in ("char*", "signedchar*", "unsignedchar*") and "**" not in ctype
 
 
-@dataclass(frozen=True, slots=True)
-class TextForm:
+class TextForm(NamedTuple):
     """How the text of an event looks: declarations that print the same text in the same way have equal forms.
 
     Attributes:

@@ -5,10 +5,9 @@ Source: https://www.qemu.org/docs/master/devel/tracing.html, "Trace event declar
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from otelbridge.errors import CatalogueError, Location, Problem
 from otelbridge.records import Argument, EventSpec
@@ -36,16 +35,14 @@ _JOINED_LINES = 4
 """A terminal may have broken a declaration into so many lines."""
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """A line that is neither a declaration nor a comment."""
 
     line: int
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Declarations:
+class Declarations(NamedTuple):
     """What a file declares, in its order, and what was skipped."""
 
     specs: tuple[EventSpec, ...]
@@ -95,7 +92,9 @@ def _plain(line: str) -> str:
     """The line without colours and entities."""
     line = _ANSI.sub("", line)
     if "&" in line:
-        line = html.unescape(line)
+        from html import unescape  # noqa: PLC0415  # only for a page with markup
+
+        line = unescape(line)
     return line.replace("\u00a0", " ")
 
 

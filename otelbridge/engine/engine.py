@@ -312,7 +312,7 @@ class Engine:
         elif rule.operation == "set":
             self._series.set(rule.metric, attributes, value, rule.limit)
         else:
-            self._series.record(rule.metric, attributes, value, None, rule.limit)
+            self._series.record(rule.metric, attributes, value, rule.limit)
         return True
 
     # --- snapshots ----------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from otelbridge.engine.machines import Join
 from otelbridge.engine.pairs import LinkIndex
@@ -15,8 +16,7 @@ SKEW_NS = 5 * SECOND_NS
 """Clocks of two hosts may differ by so much, and their migrations still count as happening together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """One migration of one stream, as a first look found it.
 
     Attributes:
@@ -33,8 +33,8 @@ class Seen:
     span_id: bytes
     start_ns: int
     end_ns: int
-    offered: Mapping[str, Mapping[Key, Sequence[bytes]]] = field(default_factory=dict)
-    asked: Mapping[str, Counter[Key]] = field(default_factory=dict)
+    offered: Mapping[str, Mapping[Key, Sequence[bytes]]] = MappingProxyType({})
+    asked: Mapping[str, Counter[Key]] = MappingProxyType({})
     completed: bool = False
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from otelbridge.engine.ids import span_id, trace_id
 from otelbridge.engine.outlet import Body, Outlet, Stream, given
@@ -18,8 +18,7 @@ _STATES_A_ROOT = 1_000_000
 """States of one root are numbered within this, so that a state's number is never another root's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(NamedTuple):
     """Where a migration belongs that began on another host.
 
     Attributes:
@@ -31,7 +30,7 @@ class Join:
     trace_id: bytes
     parent_id: bytes
     parent_start_ns: int
-    links: Mapping[str, Mapping[Key, list[Link | None]]] = field(default_factory=dict)
+    links: Mapping[str, Mapping[Key, list[Link | None]]] = MappingProxyType({})
 
 
 class Machines:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from otelbridge.engine.ids import trace_id
 from otelbridge.engine.series import SeriesTable
 from otelbridge.engine.state import Loader, Root, Saver, Shape, Trace
 from otelbridge.mapping.rules import Duration, SpanRule
-from otelbridge.records import ERROR, SECOND_NS, UNSET, Attributes, Exemplar, FinishedSpan, Link, SpanEvent, Value
+from otelbridge.records import ERROR, SECOND_NS, UNSET, Attributes, FinishedSpan, Link, SpanEvent, Value
 
 ADOPT_NS = 10 * SECOND_NS
 """Spans that ended so long before a migration opened (a TLS handshake, say) still belong to it."""
@@ -21,8 +20,7 @@ MAX_PENDING = 1000
 """So many spans may wait for a migration to open; then they go out on their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(NamedTuple):
     """What the engine must know of the stream it reads.
 
     Attributes:
@@ -36,18 +34,17 @@ class Stream:
     clock: str | None = None
 
 
-@dataclass(slots=True)
 class Accounting:
     """Where every unit of the input and every span went."""
 
-    buckets: Counter[str] = field(default_factory=Counter)
-    events: Counter[str] = field(default_factory=Counter)
-    total: int = 0
-    finished: int = 0
-    incomplete: int = 0
-    not_kept: int = 0
-    first_ns: int | None = None
-    last_ns: int | None = None
+    __slots__ = ("buckets", "events", "finished", "first_ns", "incomplete", "last_ns", "not_kept", "total")
+
+    def __init__(self) -> None:
+        self.buckets: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        self.total = self.finished = self.incomplete = self.not_kept = 0
+        self.first_ns: int | None = None
+        self.last_ns: int | None = None
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain data."""
@@ -111,10 +108,11 @@ class Outlet:
             by = dict(span.attributes)
             attributes = given([(name, by.get(name)) for name in duration.by])
         seconds = (span.end_ns - span.start_ns) / SECOND_NS
-        exemplar = None
-        if trace.id is not None:
-            exemplar = Exemplar(span.end_ns, seconds, trace.id, root.span_id if root else span.span_id)
-        self._series.record(duration.metric, attributes, seconds, exemplar, duration.limit)
+        if trace.id is None:
+            self._series.record(duration.metric, attributes, seconds, duration.limit)
+        else:
+            span_id = root.span_id if root else span.span_id
+            self._series.record_from(duration.metric, attributes, seconds, duration.limit, span.end_ns, trace.id, span_id)
 
     def give(self, trace: Trace, span: FinishedSpan) -> None:
         """Hand out a span, or let it wait until it is known which trace it belongs to."""
@@ -135,8 +133,10 @@ class Outlet:
             if duration.by:
                 return False
             seconds = (end_ns - start_ns) / SECOND_NS
-            exemplar = None if trace.id is None else Exemplar(end_ns, seconds, trace.id, root.span_id)
-            self._series.record(duration.metric, (), seconds, exemplar, duration.limit)
+            if trace.id is None:
+                self._series.record(duration.metric, (), seconds, duration.limit)
+            else:
+                self._series.record_from(duration.metric, (), seconds, duration.limit, end_ns, trace.id, root.span_id)
         self._accounting.finished += 1
         self._accounting.not_kept += 1
         return True

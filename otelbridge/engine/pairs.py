@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from otelbridge.engine.ids import span_id, trace_id
@@ -19,12 +18,14 @@ MAX_OPEN = 100_000
 """So many spans of one rule may be open; then the oldest is given up as incomplete."""
 
 
-@dataclass(slots=True)
 class LinkIndex:
     """What one stream has to offer to links and asks of them: root span id -> rule -> key -> span ids in their order."""
 
-    offered: dict[bytes, dict[str, dict[Key, list[bytes]]]] = field(default_factory=dict)
-    asked: dict[bytes, dict[str, Counter[Key]]] = field(default_factory=dict)
+    __slots__ = ("asked", "offered")
+
+    def __init__(self) -> None:
+        self.offered: dict[bytes, dict[str, dict[Key, list[bytes]]]] = {}
+        self.asked: dict[bytes, dict[str, Counter[Key]]] = {}
 
 
 class Pairs:
@@ -56,7 +57,7 @@ class Pairs:
         now = self._machines.now(state.machine, row)
         if on.when is not None and not on.when(arguments, None, now):
             return False
-        key = _key(rule, row, on.key(arguments, now))
+        key = on.key(arguments, now)
         if key in state.by_key:
             span = state.by_key[key][-1]
             if rule.repeated_begin == "prefer":
@@ -164,7 +165,7 @@ class Pairs:
         now = self._machines.now(state.machine, row)
         if on.when is not None and not on.when(arguments, None, now):
             return False
-        waiting = state.by_key.get(_key(rule, row, on.key(arguments, now)))
+        waiting = state.by_key.get(on.key(arguments, now))
         if not waiting:
             return False
         span = waiting[0] if rule.repeated_begin == "queue" else waiting[-1]
@@ -288,10 +289,6 @@ class Pairs:
                     self.states[name].add(loader.span(plain))
 
 
-def _key(rule: SpanRule, row: Row, parts: Key) -> Key:
-    return (row.thread, *parts) if rule.thread and row.thread is not None else parts
-
-
 def _moved(state: RuleState, span: OpenSpan, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
     """Let a better begin, or the same again, take the place of the one that was seen."""
     if on.rank > span.rank:
@@ -333,5 +330,5 @@ def _recall(rule: SpanRule, root: Root, span: OpenSpan, found: list[tuple[str, V
 def _noted(holder: RuleState, note: NoteOn, row: Row, arguments: Arguments, now: Now) -> OpenSpan | None:
     if note.key is None:
         return holder.youngest(row.thread)
-    waiting = holder.by_key.get(_key(holder.rule, row, note.key(arguments, now)))
+    waiting = holder.by_key.get(note.key(arguments, now))
     return waiting[-1] if waiting else None

@@ -59,6 +59,14 @@ class SeriesTable:
             (self._gauges if metric.kind == "gauge" else self._changed).append(series)
         return series
 
+    def record_from(
+        self, metric: Metric, attributes: Attributes, value: float, limit: int, time_ns: int, trace_id: bytes, span_id: bytes
+    ) -> None:
+        """Record the length of a span that ended then; the longest since the last point is the exemplar."""
+        series = self.record(metric, attributes, value, limit)
+        if series.exemplar is None or value > series.exemplar.value:
+            series.exemplar = Exemplar(time_ns, value, trace_id, span_id)
+
     def add(self, metric: Metric, attributes: Attributes, amount: float, limit: int = 2000) -> None:
         """Add to a sum."""
         series = self._series(metric, attributes, limit)
@@ -68,14 +76,11 @@ class SeriesTable:
         """Set a gauge."""
         self._series(metric, attributes, limit).value = value
 
-    def record(
-        self, metric: Metric, attributes: Attributes, value: float, exemplar: Exemplar | None = None, limit: int = 2000
-    ) -> None:
-        """Record into a histogram; the largest value since the last point is its exemplar."""
+    def record(self, metric: Metric, attributes: Attributes, value: float, limit: int = 2000) -> Series:
+        """Record into a histogram."""
         series = self._series(metric, attributes, limit)
         series.value.record(value)  # type: ignore[union-attr]
-        if exemplar is not None and (series.exemplar is None or value > series.exemplar.value):
-            series.exemplar = exemplar
+        return series
 
     def points(self, time_ns: int) -> list[MetricPoint]:
         """A point at `time_ns` for each sum and histogram that changed since the last call, in the order of their names."""

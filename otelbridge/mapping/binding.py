@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from otelbridge.catalogue import Catalogue, builtin
 from otelbridge.catalogue.printf import is_text
@@ -150,7 +150,7 @@ class Binder:
     def _note(self, node: Node, error: ExpressionError) -> None:
         """A problem within a text; at the whole of it where it is not written as it is read."""
         place, quotes = node.location, 2 if node.quoted else 0
-        inside = replace(place, column=place.column + quotes // 2 + error.column, length=error.length)
+        inside = place._replace(column=place.column + quotes // 2 + error.column, length=error.length)
         self._nodes.problem(inside if place.length == len(node.text) + quotes else place, str(error), error.repair)
 
     # --- names and types --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import otelbridge
 from otelbridge.catalogue import Catalogue
@@ -24,8 +25,7 @@ from otelbridge.mapping.span_rules import NamedRule, SpanReader
 from otelbridge.records import Metric, Plan, Scope
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A mapping file. A shipped one gives way where another file defines the same rule."""
 
     path: str

@@ -18,8 +18,17 @@ def argument(place: int) -> Evaluate:
     return lambda begin, _end, _now: begin[place]
 
 
-def key_of(parts: Sequence[Evaluate]) -> KeyOf:
-    """The parts of a key, read from one event."""
+def key_of(parts: Sequence[Evaluate], *, thread: bool = False) -> KeyOf:
+    """The parts of a key, read from one event; with `thread` the event's thread goes before them, if it is known."""
+    plain = _parts_of(parts)
+    if not thread:
+        return plain
+    if not parts:
+        return lambda _arguments, now: () if now.thread is None else (now.thread,)
+    return lambda arguments, now: plain(arguments, now) if now.thread is None else (now.thread, *plain(arguments, now))
+
+
+def _parts_of(parts: Sequence[Evaluate]) -> KeyOf:
     if not parts:
         return lambda _arguments, _now: ()
     if len(parts) == 1:

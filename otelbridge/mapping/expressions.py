@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from otelbridge.mapping.language import PSEUDO_ARGUMENTS
 from otelbridge.mapping.rules import Evaluate
@@ -45,8 +46,7 @@ class ExpressionError(ValueError):
         return ExpressionError(str(self), self.column + columns, self.length, self.repair)
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """A name in an expression. `side` is `begin`, `end` or empty for a bare name."""
 
     side: str
@@ -361,8 +361,7 @@ def _code(node: ast.expr, where: Where) -> str:
 # --- templates --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A text with `{expression}` in it: literal pieces and expressions in turn."""
 
     pieces: tuple[str | Expression, ...]

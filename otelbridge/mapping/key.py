@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from otelbridge.mapping.binding import Binder
 from otelbridge.mapping.evaluators import key_of
@@ -13,8 +13,7 @@ from otelbridge.mapping.rules import KeyOf
 from otelbridge.mapping.source import Node
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     """A part of the key, as the begin and as the end tell it."""
 
     name: str
@@ -37,11 +36,11 @@ class Key:
 
     def of_begin(self, event: str) -> KeyOf:
         """The key as an event tells it that begins a span."""
-        return key_of([compile_expression(part.begin, self._binder.one(event)) for part in self._parts])
+        return key_of([compile_expression(part.begin, self._binder.one(event)) for part in self._parts], thread=self.thread)
 
     def of_end(self, event: str) -> KeyOf:
         """The key as an event tells it that ends a span."""
-        return key_of([compile_expression(part.end, self._binder.one(event)) for part in self._parts])
+        return key_of([compile_expression(part.end, self._binder.one(event)) for part in self._parts], thread=self.thread)
 
     def of_note(self, event: str) -> KeyOf | None:
         """The key as a noted event tells it, None where it does not have all its arguments."""

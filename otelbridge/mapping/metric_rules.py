@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal
 
 from otelbridge.mapping import language
@@ -112,7 +111,7 @@ class MetricReader:
         if rule.from_counts:
             return rule
         self._binder.row(event)
-        return replace(rule, value=first([compile_expression(e, where) for e in given])) if value is _unplaced else rule
+        return rule._replace(value=first([compile_expression(e, where) for e in given])) if value is _unplaced else rule
 
     def _numbers(self, node: Node, expressions: Sequence[Expression], events: Sequence[str]) -> bool:
         """Whether all expressions give numbers."""
@@ -135,7 +134,7 @@ def placed(rule: MetricRule, layout: Layout) -> MetricRule:
     if not (rule.from_counts and rule.argument and rule.event in layout.rows):
         return rule
     places = [layout.place(rule.event, name) for name in rule.argument]
-    return replace(rule, value=first([argument(place) for place in places]))
+    return rule._replace(value=first([argument(place) for place in places]))
 
 
 def summed_arguments(rules: Sequence[MetricRule], rows: Mapping[str, object]) -> dict[str, tuple[str, ...]]:

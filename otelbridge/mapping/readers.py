@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from otelbridge.mapping.attributes import AttributeReader
 from otelbridge.mapping.binding import Binder
@@ -12,8 +12,7 @@ from otelbridge.mapping.nodes import NodeReader
 from otelbridge.records import Scope
 
 
-@dataclass(frozen=True, slots=True)
-class FileReaders:
+class FileReaders(NamedTuple):
     """The readers of one file, with its path and its scope."""
 
     path: str

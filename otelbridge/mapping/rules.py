@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from otelbridge.records import Metric, Plan, Scope, Value
@@ -34,8 +34,7 @@ Evaluate = Callable[[Arguments, Arguments | None, Now], Value | None]
 KeyOf = Callable[[Arguments, Now], tuple[Value | None, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """When and how something counts as an error. `message` and `type` are templates, already compiled."""
 
     when: Evaluate | None
@@ -43,8 +42,7 @@ class Failure:
     type: Evaluate
 
 
-@dataclass(frozen=True, slots=True)
-class BeginOn:
+class BeginOn(NamedTuple):
     """An event that begins a span. `rank` is its place in the list, 0 first: it matters for `repeated_begin: prefer`."""
 
     event: str
@@ -53,8 +51,7 @@ class BeginOn:
     key: KeyOf
 
 
-@dataclass(frozen=True, slots=True)
-class EndOn:
+class EndOn(NamedTuple):
     """An event that ends a span. `key` reads the end event's arguments as its first parameter.
 
     `when` is evaluated with the end event's arguments as `begin`; `failure` with both.
@@ -66,8 +63,7 @@ class EndOn:
     failure: Failure | None
 
 
-@dataclass(frozen=True, slots=True)
-class NoteOn:
+class NoteOn(NamedTuple):
     """An event that is put into an open span as a span event. `failure` turns the span into an error."""
 
     event: str
@@ -78,8 +74,7 @@ class NoteOn:
     """Where the event has all arguments of the rule's key: which of the open spans it belongs to; else the youngest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
+class Duration(NamedTuple):
     """A histogram fed by the length of spans, in seconds. `by` are attributes of the span."""
 
     metric: Metric
@@ -87,16 +82,14 @@ class Duration:
     limit: int = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(NamedTuple):
     """Only the slowest spans go out, so many for each span of the machine `per`; the rest is only counted."""
 
     slowest: int
     per: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkTo:
+class LinkTo(NamedTuple):
     """The n-th span of this rule with one key, within a migration, points to the n-th of `rule` with it on the other host."""
 
     rule: str
@@ -111,8 +104,7 @@ class AttributesOf(Protocol):
         """The evaluators for this pair; None for a span whose end was not seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpanRule:
+class SpanRule(NamedTuple):
     """A pair of begin and end events.
 
     Attributes:
@@ -148,8 +140,7 @@ class SpanRule:
     """The mapping file, for tests and explanations."""
 
 
-@dataclass(frozen=True, slots=True)
-class MachineRule:
+class MachineRule(NamedTuple):
     """A state machine: a root span for the whole, and a child span for each state but the final ones.
 
     Attributes:
@@ -192,8 +183,7 @@ class MachineRule:
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class MetricRule:
+class MetricRule(NamedTuple):
     """A metric fed by one event.
 
     Attributes:
@@ -224,8 +214,7 @@ class MetricRule:
         return self.operation == "add" and self.when is None and self.constant and (self.value is None or bool(self.argument))
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """All rules of all files, compiled against a catalogue, with the Plan for readers."""
 
     spans: tuple[SpanRule, ...]
@@ -236,14 +225,13 @@ class Mapping:
     tests: tuple[MappingTest, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MappingTest:
+class MappingTest(NamedTuple):
     """One entry of a file's `tests:`: lines of a log, and what must come of them, as plain data already checked."""
 
     name: str
     path: str
     line: int
     events: str
-    expect: MappingType[str, object] = field(default_factory=dict)
+    expect: MappingType[str, object] = MappingProxyType({})
     qemu_version: str | None = None
     role: str | None = None

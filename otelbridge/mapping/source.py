@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import yaml
@@ -58,7 +58,7 @@ class Problems:
         line = self._lines[location.line - 1] if location.line <= len(self._lines) else ""
         if len(line) > _MAX_SHOWN:
             line = line[: _MAX_SHOWN - 2] + " …" if location.column < _MAX_SHOWN else ""
-            location = replace(location, length=max(1, min(location.length, _MAX_SHOWN - location.column)))
+            location = location._replace(length=max(1, min(location.length, _MAX_SHOWN - location.column)))
         self.found.append(Problem(location, text, repair, line))
 
 

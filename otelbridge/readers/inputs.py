@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from otelbridge.errors import UsageError
 from otelbridge.readers.detect import Look, look_at
@@ -16,8 +16,7 @@ _THREAD_FILE = re.compile(r"(?P<stem>.+)-(?P<thread>\d+)(?P<rest>\.[A-Za-z.]+)$"
 _NUMBERED = re.compile(rb"(?:^|\n)(\d+)@\d+\.\d{6}:")
 
 
-@dataclass(frozen=True, slots=True)
-class TraceInput:
+class TraceInput(NamedTuple):
     """The trace of a QEMU: one file, or a file for each of its threads.
 
     Attributes:

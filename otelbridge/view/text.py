@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime
-
-from rich.cells import cell_len, chop_cells, set_cell_size
 
 from otelbridge.records import SECOND_NS
 
@@ -26,11 +23,13 @@ def clean(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(c) if _unseen(c) else c for c in text)
+    from unicodedata import category  # noqa: PLC0415  # most text is ASCII
+
+    return "".join(_escaped(c) if category(c) in _UNSEEN or _is_selector(c) else c for c in text)
 
 
-def _unseen(character: str) -> bool:
-    return unicodedata.category(character) in _UNSEEN or "\ufe00" <= character <= "\ufe0f" or character >= "\U000e0000"
+def _is_selector(character: str) -> bool:
+    return "\ufe00" <= character <= "\ufe0f" or character >= "\U000e0000"
 
 
 def _escaped(character: str) -> str:
@@ -93,37 +92,3 @@ def time_text(time_ns: int) -> str:
     except (OverflowError, OSError, ValueError):
         return f"{time_ns} ns since 1970"
     return f"{moment:%Y-%m-%d %H:%M:%S}.{rest // 1_000_000:03d} UTC"
-
-
-def crop(text: str, width: int, ellipsis: str = "…") -> str:
-    """The text in at most `width` cells of a terminal; what is cut off is marked."""
-    if cell_len(text) <= width:
-        return text
-    room = width - cell_len(ellipsis)
-    return set_cell_size(text, room).rstrip() + ellipsis if room > 0 else set_cell_size(text, max(0, width))
-
-
-def padded(text: str, width: int, ellipsis: str = "…", *, right: bool = False) -> str:
-    """The text in exactly `width` cells, against the left or the right."""
-    shown = crop(text, width, ellipsis)
-    blanks = " " * (width - cell_len(shown))
-    return blanks + shown if right else shown + blanks
-
-
-def wrapped(text: str, width: int, max_lines: int, ellipsis: str = "…") -> list[str]:
-    """The text in lines of at most `width` cells, broken between words where it can be; the last line shows a cut."""
-    lines: list[str] = []
-    line = ""
-    for word in text.split(" "):
-        joined = f"{line} {word}" if line else word
-        if cell_len(joined) <= width:
-            line = joined
-            continue
-        if line:
-            lines.append(line)
-        *full, line = chop_cells(word, width) if word else [""]
-        lines += full
-    lines.append(line)
-    if len(lines) > max_lines:
-        lines = [*lines[: max_lines - 1], crop(f"{lines[max_lines - 1]} {lines[max_lines]}{ellipsis * width}", width, ellipsis)]
-    return lines

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from otelbridge.records import ERROR, SECOND_NS
+from otelbridge.view.cells import padded, wrapped
 from otelbridge.view.picture import (
     FAULT_DURATION,
     SECTIONS,
@@ -27,7 +28,7 @@ from otelbridge.view.picture import (
     histogram_total,
     number_total,
 )
-from otelbridge.view.text import bytes_text, clean, count_text, duration_text, padded, time_text, wrapped
+from otelbridge.view.text import bytes_text, clean, count_text, duration_text, time_text
 
 _PLAIN_WIDTH = 100
 _MIN_WIDTH = 40

@@ -7,7 +7,6 @@ import json
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -165,4 +164,4 @@ def test_a_rule_that_is_gone_is_let_go() -> None:
 
 
 def _without(rule: str) -> Rules:
-    return replace(shipped(), spans=tuple(r for r in shipped().spans if r.id != rule))
+    return shipped()._replace(spans=tuple(r for r in shipped().spans if r.id != rule))

@@ -27,7 +27,8 @@ from otelbridge.records import (
     SpanEvent,
     Value,
 )
-from otelbridge.view import Picture, draw
+from otelbridge.view.picture import Picture
+from otelbridge.view.waterfall import draw
 
 SCOPE = Scope("qemu.migration", "0.1.0")
 BEGIN_NS = 1_772_334_000 * SECOND_NS  # 2026-03-01 03:00:00 UTC

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from otelbridge.view import Picture
-from otelbridge.view.picture import MAX_TRACES, Downtime
+from otelbridge.view.picture import MAX_TRACES, Downtime, Picture
 from tests.view.builders import DST, SRC, root, section, source_spans, span, state, trace_id, transferred_points
 
 

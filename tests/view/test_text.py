@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from otelbridge.view.text import bytes_text, clean, count_text, crop, duration_text, padded, time_text, wrapped
+from otelbridge.view.cells import crop, padded, wrapped
+from otelbridge.view.text import bytes_text, clean, count_text, duration_text, time_text
 
 
 @pytest.mark.parametrize(

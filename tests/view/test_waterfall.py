@@ -9,7 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from otelbridge.records import FinishedSpan, SpanEvent
-from otelbridge.view import Picture, draw
+from otelbridge.view.picture import Picture
+from otelbridge.view.waterfall import draw
 from tests.view.builders import (
     DST,
     HOUR_LATER_NS,
