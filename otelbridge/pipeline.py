@@ -26,7 +26,7 @@ from otelbridge.readers.detect import detect
 from otelbridge.readers.inputs import TraceInput, group_inputs
 from otelbridge.readers.merge import merged
 from otelbridge.readers.open import Input, open_input, shown
-from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Outcome, Plan, Resource, Row, Signal
+from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Outcome, Plan, Resource, Signal
 
 if TYPE_CHECKING:
     from otelbridge.otlp.outbox import Outbox
@@ -308,12 +308,7 @@ class _Reading:
 
     def take(self, batch: Batch) -> None:
         """Hand a batch to the engines of the processes that its rows come from; what was only counted goes to the first."""
-        split: list[list[Row]] = [[]]
-        for row in batch.rows:
-            number = self.processes.of(row)
-            while len(split) <= number:
-                split.append([])
-            split[number].append(row)
+        split = self.processes.split(batch.rows)
         while len(self.engines) < max(1, len(self.processes), len(split)):
             self.engines.append(self.new_engine(len(self.engines)))
         self.engines[0].feed(batch._replace(rows=split[0]))

@@ -25,6 +25,7 @@ _MAIN = {
     "migration_set_outgoing_channel": "source",
 }
 _SETUP = ("migrate_set_state", b"new state setup")
+_TELLING = {*_MAIN, _SETUP[0]}
 _SOURCE = (
     "savevm_", "migration_thread_", "migration_bitmap_", "migration_rate_", "migrate_pending", "migrate_transferred",
     "multifd_send", "source_return_path", "ram_save", "migration_completion", "open_return_path", "vmstate_save",
@@ -76,6 +77,24 @@ class Processes:
     def role(self, number: int) -> str | None:
         """The side that a process is on, as far as its threads show it."""
         return self._all[number].role
+
+    def split(self, rows: list[Row]) -> list[list[Row]]:
+        """The rows of each process, by its number."""
+        if len(self._all) == 1 and not self._by_id and self._known(rows):
+            self._rows += len(rows)
+            return [rows]
+        found: list[list[Row]] = [[]]
+        for row in rows:
+            number = self.of(row)
+            while len(found) <= number:
+                found.append([])
+            found[number].append(row)
+        return found
+
+    def _known(self, rows: list[Row]) -> bool:
+        """Whether all threads were seen before and none of the rows tells more of them."""
+        events, threads, processes = ({row[place] for row in rows} for place in (2, 1, 5))
+        return processes == {None} and threads <= self._of.keys() and events.isdisjoint(_TELLING)
 
     def of(self, row: Row) -> int:
         """The process that a row comes from."""

@@ -8,7 +8,8 @@ Lines of other programs, errors and `-d` output stand between them.
 
 Blocks are scanned by one pattern that skips the events which come most often and are only counted; `bytes.count` counts
 those. The numbers must add up to the lines of the block. Where they do not, something else is among the lines and each
-of them is looked at by itself, which is also what defines the result.
+of them is looked at by itself, which is also what defines the result. The shortest way is for a block that lies in one
+window and in which one thread writes one such event: two counts and the pattern are all that it takes.
 
 Source: QEMU's util/log.c and scripts/tracetool/backend/log.py; GLib's g_date_time_format_iso8601.
 """
@@ -41,6 +42,9 @@ _WARM_LINES = 512
 _COOL_SHARE = 64
 """One that makes up less than a 64th for a while is looked at again: every hot event makes all lines cost more."""
 _COOL_AFTER = 16
+_SHORT_BYTES = 1 << 14
+"""So little is read the ordinary way."""
+_DETOURS = 8
 _MAX_HELD = 10_000
 _MAX_NAMES = 100_000
 
@@ -98,6 +102,16 @@ def _scanner(form: Form, hot: Hot, *, strict: bool) -> re.Pattern[bytes]:
     return re.compile(rb"\n" + skip + b"(?:" + line + rb"|[^\n]*+)", re.DOTALL)
 
 
+@lru_cache(maxsize=64)
+def _scanner_of(form: Form, lead: bytes, width: int, name: bytes) -> re.Pattern[bytes]:
+    """Finds the lines that are not of this event with a stamp of this width, by the thread `lead` where a line names it."""
+    sign, head = _BEFORE_NAME[form], lead + b"@"
+    # What lies between fixed texts at fixed places is left unlooked at; a line end there would leave a line without a stamp.
+    before = rb"%s.{%d}" % (head, width - len(head) - len(sign)) if form == "thread" else rb"[^\n]{%d}" % (width - len(sign))
+    line = _STAMP[form][0] + rb"([A-Za-z_]\w*+)(?: ([^\n]*+))?+(?=\n|\Z)"
+    return re.compile(rb"\n(?!" + before + sign + name + b" )(?:" + line + rb"|[^\n]*+)", re.DOTALL)
+
+
 @lru_cache(maxsize=4096)
 def _iso_second(text: bytes) -> int | None:
     """Unix seconds of `2026-11-23T04:30:01`, None for a moment that does not exist or lies before 1970."""
@@ -144,6 +158,10 @@ class LogReader:
         self._assume_start_ns, self._thread, self._numbers_are_threads = assume_start_ns, thread, numbers_are_threads
         self._hot: Hot = frozenset()
         self._idle: Counter[bytes] = Counter()
+        self._lead = b""
+        """The thread that wrote the last line, which mostly writes the next ones too."""
+        self._detours = 0
+        """Chunks to read without trying the shortest way, since it was tried in vain."""
         self._partial = bytearray()
         self._overlong = False
         self._lines = 0
@@ -260,6 +278,8 @@ class LogReader:
         form = self._form
         if form is None:
             return
+        if self._at_once(form, data, start, end):
+            return
         left = data.count(b"\n", start, end)
         while start < end:
             stop, total, stamped = self._window_end(form, data, start, end, left)
@@ -269,6 +289,34 @@ class LogReader:
             if stop < end and not self._next_window(form, data, stop, end):
                 return
             start = stop
+
+    def _at_once(self, form: Form, data: bytes, start: int, end: int) -> bool:
+        """Take lines that are all events of the present window and mostly one thread's hot one; False if they are not."""
+        if len(self._hot) != 1 or self._window < 0 or end - start < _SHORT_BYTES:
+            return False
+        if self._detours:
+            self._detours -= 1
+            return False
+        ((width, name),) = self._hot
+        lead = self._lead if form == "thread" else b""
+        mark = self._mark(form, self._window)
+        if data.find(mark, data.rfind(b"\n", start, end), end) < 0:
+            return False  # another window begins in these lines
+        leading = data.count(b"\n" + lead + mark if form == "thread" else mark, start, end)
+        found = _scanner_of(form, lead, width, name).findall(data, start, end) if leading else []
+        # Every line begins with a stamp of this window, and there are no more stamps than that: so these are all lines.
+        others = sum([line[0] != lead for line in found]) if form == "thread" else 0
+        total = leading + others
+        signs = data.count(_STAMP_SIGN[form], start, end) if leading and self._in_window(form, found) else -1
+        if signs != total and signs - len(_NO_STAMP[form].findall(data, start, end)) != total:
+            self._detours = _DETOURS
+            return False
+        self._take_lines(form, data, start, end, found, {name: total - len(found)}, total)
+        return True
+
+    def _in_window(self, form: Form, found: Sequence[Line]) -> bool:
+        current = self._mark(form, self._window).strip(b"\n@")
+        return {line[1][:-1] for line in found} <= {current} and _all_whole(form, found)
 
     @staticmethod
     def _mark(form: Form, window: int) -> bytes:
@@ -313,7 +361,9 @@ class LogReader:
 
     def _segment(self, form: Form, data: bytes, start: int, end: int, total: int, *, strict: bool) -> None:
         """Lines up to the end of a window: at once if they are all events, else one by one."""
-        if not self._one_stamp_each(form, data, start, end, total, strict):
+        if data.count(_STAMP_SIGN[form], start, end) != total and not self._one_stamp_each(
+            form, data, start, end, total, strict
+        ):
             self._plain(data, start, end)
             return
         found = _scanner(form, self._hot, strict=strict).findall(data, start, end)
@@ -326,6 +376,12 @@ class LogReader:
         if len(found) + sum(hot.values()) != total or not _all_whole(form, found):
             self._plain(data, start, end)
             return
+        self._take_lines(form, data, start, end, found, hot, total)
+
+    def _take_lines(
+        self, form: Form, data: bytes, start: int, end: int, found: Sequence[Line], hot: Mapping[bytes, int], total: int
+    ) -> None:
+        """Lines that are all stamped: those that were found, and so many of each hot event."""
         rows, known, wanted, new = self._found, self._known, self._rows, tuple.__new__
         default = self._thread
         numbered = self._numbers_are_threads and form == "thread"
@@ -354,10 +410,7 @@ class LogReader:
         self._lines += total
 
     def _one_stamp_each(self, form: Form, data: bytes, start: int, end: int, total: int, strict: bool) -> bool:
-        """Whether there are as many stamps as lines; other signs may stand in arguments, as in `/rom@etc`."""
-        signs = data.count(_STAMP_SIGN[form], start, end)
-        if signs == total or signs - len(_NO_STAMP[form].findall(data, start, end)) == total:
-            return True
+        """Whether signs of a stamp that are too many stand in arguments, as in `/rom@etc`, and not in second stamps."""
         stamps = _STAMPS[form].findall(data, start, end)
         # Not strict, all lines were taken to be of this window because its mark is there so often.
         exact = strict or form == "iso" or {second[:-1] for second in stamps} == {b"%d" % self._window}
@@ -369,6 +422,7 @@ class LogReader:
             line = data.rfind(b"\n", start, end)
             found = _LINE.fullmatch(data, line + 1, end)
             if found is not None and self._event(found["name"]) is not None:
+                self._lead = found["thread"] or b""
                 return self._time_of(found)
             end = line
         return self._before_ns
