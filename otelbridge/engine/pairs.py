@@ -265,7 +265,8 @@ class Pairs:
         if target is None or (note.when is not None and not note.when(arguments, None, now)):
             return False
         failed = failure_of(note.failure, arguments, None, now)
-        if failed is not None and isinstance(target, OpenSpan):
+        if failed is not None and isinstance(target, OpenSpan) and target.failure is None:
+            # What fails first is the cause: a field that does not load makes every field around it fail.
             target.failure = failed
         if len(target.notes) >= MAX_NOTES:
             target.dropped_notes += 1

@@ -80,7 +80,7 @@ ERROR: Section = {
 EVENT: Section = {
     "attributes": Key("attributes", "Attributes of the span event."),
     "when": Key("expression", "Only then."),
-    "error": Key("{when, type, message}", "The event makes the span it is put into an error."),
+    "error": Key("{when, type, message}", "The event makes the span it is put into an error; the first one explains it."),
 }
 
 ATTRIBUTE: Section = {

@@ -120,6 +120,24 @@ def test_beyond_the_limit_an_error_still_counts() -> None:
     assert (span.status, span.dropped_events) == (ERROR, 1)
 
 
+def test_the_first_of_several_errors_explains_the_span() -> None:
+    text = """
+spans:
+  state:
+    begin: vmstate_load_state
+    end: vmstate_load_state_end
+    key: [thread]
+    events: {vmstate_load_field_error: {error: {type: field, message: "{field}"}}}
+"""
+    log = lines(
+        (10.0, 1, "vmstate_load_state virtio-rng v1"),
+        (10.1, 1, 'vmstate_load_field_error field "id" load failed, ret = -22'),
+        (10.2, 1, 'vmstate_load_field_error field "parent_obj" load failed, ret = -22'),
+    )
+    span = run(text, log).only("state")
+    assert (span.status, span.message, len(span.events)) == (ERROR, "id", 2)
+
+
 def test_events_of_a_migration_have_the_same_limit() -> None:
     rule = """
 machines:

@@ -131,6 +131,37 @@ def test_a_page_event_is_counted_without_being_looked_at() -> None:
     assert "migration_transferred_bytes" not in mapping().plan.rows
 
 
+HOT = [
+    "vmstate_n_elems",
+    "vmstate_save_state_top",
+    "vmstate_save_state_loop",
+    "vmstate_load_state_field",
+    "vmstate_field_exists",
+    "vmstate_subsection_save_top",
+    "vmstate_subsection_load",
+    "vmstate_subsection_load_good",
+    "vmstate_subsection_load_bad",
+    "ram_load_loop",
+    "save_xbzrle_page_skipping",
+    "save_xbzrle_page_overflow",
+    "savevm_state_iterate",
+    "send_bitmap_bits",
+    "send_bitmap_header_enter",
+    "dirty_bitmap_load_header",
+    "dirty_bitmap_load_bits_enter",
+    "dirty_bitmap_load_bits_zeroes",
+    "migration_block_save",
+    "get_ramblock_vfn_hash",
+    "qemu_file_fclose",
+]
+
+
+@pytest.mark.parametrize("event", HOT)
+def test_what_comes_for_each_page_field_or_round_feeds_a_metric_and_is_no_row(event: str) -> None:
+    assert event not in mapping().plan.rows
+    assert event in {rule.event for rule in mapping().metrics}
+
+
 @pytest.mark.parametrize("path", SHIPPED)
 def test_the_lines_of_the_tests_are_lines_of_the_log_backend(path: str) -> None:
     for test in cases_of(path):
