@@ -1,8 +1,8 @@
-"""Arguments from the text of an event, by the declaration that fits, and the QEMU versions that still can have written it."""
+"""Arguments of an event, by the declaration that fits, and the QEMU versions that still can have written it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from otelbridge.catalogue.catalogue import Catalogue
@@ -13,21 +13,24 @@ from otelbridge.records import EventSpec, Value
 _Form = tuple[int, Decoder]
 
 
-class TextDecoder:
+class EventDecoder:
     """Decodes the events of one stream, which one version of QEMU wrote.
 
-    What an event says of the version narrows the choice for later ones. An event whose text fits no declaration of the
-    versions that are left is decoded by any that fits.
+    What an event says of the version narrows the choice for later ones. An event that fits no declaration of the
+    versions that are left is decoded by any that fits. Where several fit, the newest counts.
 
     Args:
         catalogue: The declarations.
-        wanted: The arguments to give for each event, as in `Plan.rows`.
+        form: Gives for a declaration what tells how its events look, and their decoder; declarations that look the same
+            are taken for one.
         qemu_version: One of VERSIONS where the user has told it.
     """
 
-    def __init__(self, catalogue: Catalogue, wanted: Mapping[str, Sequence[str]], qemu_version: str | None = None) -> None:
+    def __init__(
+        self, catalogue: Catalogue, form: Callable[[EventSpec], tuple[object, Decoder]], qemu_version: str | None
+    ) -> None:
         self._catalogue = catalogue
-        self._wanted = wanted
+        self._form = form
         self._told = qemu_version
         self._versions = between(qemu_version, qemu_version) if qemu_version else ALL
         self._forms: dict[str, list[_Form]] = {}
@@ -35,7 +38,7 @@ class TextDecoder:
         """Where one form is left it needs no choice; cleared when the versions narrow."""
 
     def decode(self, event: str, raw: bytes) -> tuple[Value | None, ...] | None:
-        """The wanted arguments of an event, None where the text fits no declaration of it."""
+        """The wanted arguments of an event, None where it fits no declaration."""
         only = self._only.get(event)
         if only is not None:
             found = only(raw)
@@ -60,14 +63,13 @@ class TextDecoder:
         return next((found for _, decoder in self._forms_of(event) if (found := decoder(raw)) is not None), None)
 
     def _forms_of(self, event: str) -> list[_Form]:
-        """The different texts that the declarations of an event print, newest first."""
+        """The different looks that the declarations of an event have, newest first."""
         forms = self._forms.get(event)
         if forms is None:
             by_look: dict[object, _Form] = {}
             for spec in self._catalogue.variants(event):
-                form = text_form(spec)
-                look = (form.pattern, tuple((c.letter, c.argument.name) for c in form.conversions))
-                versions, decoder = by_look.get(look, (0, form.decoder(self._wanted.get(event, ()))))
+                look, new = self._form(spec)
+                versions, decoder = by_look.get(look, (0, new))
                 by_look[look] = versions | _versions(spec), decoder
             forms = self._forms[event] = list(by_look.values())
         return forms
@@ -105,6 +107,24 @@ class TextDecoder:
         """Go on from `snapshot`; versions that are not known any more are let go."""
         self._versions = sum(1 << i for i, v in enumerate(VERSIONS) if v in state["versions"]) or ALL
         self._only.clear()
+
+
+class TextDecoder(EventDecoder):
+    """Decodes events that were printed.
+
+    Args:
+        catalogue: The declarations.
+        wanted: The arguments to give for each event, as in `Plan.rows`.
+        qemu_version: One of VERSIONS where the user has told it.
+    """
+
+    def __init__(self, catalogue: Catalogue, wanted: Mapping[str, Sequence[str]], qemu_version: str | None = None) -> None:
+        def form(spec: EventSpec) -> tuple[object, Decoder]:
+            text = text_form(spec)
+            look = (text.pattern, tuple((c.letter, c.argument.name) for c in text.conversions))
+            return look, text.decoder(wanted.get(spec.name, ()))
+
+        super().__init__(catalogue, form, qemu_version)
 
 
 def _versions(spec: EventSpec) -> int:

@@ -129,12 +129,16 @@ def _pointer(raw: bytes) -> int:
     return int(raw, 16) if raw.startswith(b"0x") else 0
 
 
+def integer_type(ctype: str) -> tuple[int, bool]:
+    """The width of a C integer or pointer in bits (1 for a bool), and whether it is signed."""
+    return _SIZES.get(ctype, 64), not _UNSIGNED.search(ctype)
+
+
 @cache
 def _integer(letter: str, ctype: str) -> Callable[[bytes], int]:
     """Reads digits in the base of the conversion and casts them to the C type, as `%d` prints a large uint64_t negative."""
     base = {"x": 16, "X": 16, "o": 8}.get(letter, 10)
-    size = _SIZES.get(ctype, 64)
-    signed = not _UNSIGNED.search(ctype)
+    size, signed = integer_type(ctype)
     low, high = (-(1 << (size - 1)), (1 << (size - 1)) - 1) if signed else (0, (1 << size) - 1)
     modulus = 1 << size
 
