@@ -84,7 +84,8 @@ class Batch(NamedTuple):
         counts: Trace events that are no row: event -> how many.
         sums: (event, argument) -> sum over those counted events. A sum is exact at any size.
         units: Units of the input (lines, records) that are no trace event, by bucket:
-            not_trace, malformed, torn, dropped_by_qemu.
+            not_trace, malformed, torn, dropped_by_qemu. A batch with dropped_by_qemu ends where the input says so; spans that
+            are open then are doubtful.
         total: Units read for this batch (`dropped_by_qemu` stands outside).
         last_ns: The latest time seen up to the end of this batch.
     """

@@ -1,8 +1,8 @@
 """Arguments from the payload of a binary record.
 
 A string is a u32 length and so many bytes, without a NUL; anything else is one u64, sign-extended from its C type. NULL and
-the empty string are both length 0. A string of exactly 512 bytes may have been cut: QEMU does not mark it, and it is given
-as it is.
+the empty string are both length 0. Where QEMU prints such a string it is NULL and reads `(null)`, but for some events, so that
+is what is given for both. A string of exactly 512 bytes may have been cut: QEMU does not mark it, and it is given as it is.
 
 Source: QEMU's scripts/tracetool/backend/simple.py and trace/simple.c (MAX_TRACE_STRLEN).
 """
@@ -27,6 +27,8 @@ _STRING, _WORD = 4, 8
 _CODES = {(1, False): "B", (8, False): "B", (8, True): "b", (16, False): "H", (16, True): "h", (32, False): "I",
           (32, True): "i", (64, False): "Q", (64, True): "q"}  # fmt: skip
 """How `struct` reads a C type of so many bits, signed or not, from the low end of its u64."""
+_MAY_BE_EMPTY = frozenset({"vmstate_subsection_load_bad"})
+"""Events that print the empty string and never NULL: `vmstate_subsection_load_bad virtio/64bit_features: (short)/`."""
 _SIZES = {"b": 1, "h": 2, "i": 4, "q": 8}
 
 
@@ -54,19 +56,25 @@ class BinaryDecoder(EventDecoder):
     ) -> None:
         def form(spec: EventSpec) -> tuple[object, Decoder]:
             look = tuple((argument.name, _code(argument)) for argument in spec.arguments)
-            return look, payload_decoder(spec.arguments, tuple(wanted.get(spec.name, ())), byteorder)
+            nothing = "" if spec.name in _MAY_BE_EMPTY else "(null)"
+            return look, payload_decoder(spec.arguments, tuple(wanted.get(spec.name, ())), byteorder, nothing)
 
         super().__init__(catalogue, form, qemu_version)
 
 
 @cache
-def payload_decoder(arguments: tuple[Argument, ...], wanted: tuple[str, ...], byteorder: ByteOrder) -> Decoder:
+def payload_decoder(
+    arguments: tuple[Argument, ...], wanted: tuple[str, ...], byteorder: ByteOrder, nothing: str = "(null)"
+) -> Decoder:
     """A function from a payload to the wanted arguments, in that order; None for one that does not have this layout.
 
-    An argument that is not declared is None.
+    An argument that is not declared is None. A string of no length, or SystemTap's `<null>`, is given as `nothing`.
     """
     # Compiled code for one layout and one choice of arguments: integers between two strings are read at once.
-    names: dict[str, object] = {"length": struct.Struct(("<" if byteorder == "little" else ">") + "I").unpack_from}
+    names: dict[str, object] = {
+        "nothing": nothing,
+        "length": struct.Struct(("<" if byteorder == "little" else ">") + "I").unpack_from,
+    }
     lines, given, fixed, place = ["size = len(raw)"], dict.fromkeys(wanted, "None"), 0, ""
     run: list[Argument] = []
     lines.append(f"if size < {_least(arguments)}: return None")
@@ -87,8 +95,7 @@ def payload_decoder(arguments: tuple[Argument, ...], wanted: tuple[str, ...], by
         ]
         if argument.name in given:
             lines.append(f"s{number} = raw[{start}:{end}].decode('utf-8', 'surrogateescape')")
-            # SystemTap writes NULL so.
-            given[argument.name] = f"('' if s{number} == '<null>' else s{number})"
+            given[argument.name] = f"(nothing if s{number} in ('', '<null>') else s{number})"
         place, fixed = f"{end} + ", 0
         lines.append(f"if size < {end} + {_least(arguments[number + 1 :])}: return None")
     lines.append(f"if size != {place}{fixed}: return None")
@@ -114,7 +121,8 @@ def _integers(
     given: dict[str, str],
 ) -> list[str]:
     """Code that reads the wanted ones of some integers that stand together."""
-    codes, targets = "", []
+    codes = ""
+    targets: list[str] = []
     for argument in run:
         if argument.name not in wanted:
             codes += f"{_WORD}x"

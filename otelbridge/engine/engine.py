@@ -219,7 +219,10 @@ class Engine:
     # --- events -----------------------------------------------------------------------------------
 
     def _count(self, item: Counts) -> None:
-        """Events that were counted without being looked at."""
+        """Events that were counted without being looked at, or that were dropped."""
+        if item.dropped:
+            self._doubt()
+            return
         if self._window is None:
             self._window = self._series.start_ns = item.window_ns
         elif item.window_ns > self._window:
@@ -237,6 +240,12 @@ class Engine:
                     amount = next((item.sums[event, a] for a in rule.argument if (event, a) in item.sums), None)
                 if amount is not None:
                     self._series.add(rule.metric, attributes, amount, rule.limit)
+
+    def _doubt(self) -> None:
+        """QEMU dropped events: what is open may have lost its end, or what lies between."""
+        self._outlet.doubtful = True
+        self._pairs.doubt()
+        self._machines.doubt()
 
     def _row(self, time_ns: int, row: Row) -> None:
         account, event = self._accounting, row.event
@@ -333,6 +342,7 @@ class Engine:
             "rules": self._pairs.snapshot(saver),
             "machines": self._machines.snapshot(saver),
             "unsettled": self._outlet.snapshot(saver),
+            "doubtful": self._outlet.doubtful,
             "traces": saver.traces,
             "roots": saver.roots,
             "accounting": self._accounting.snapshot(),
@@ -349,6 +359,7 @@ class Engine:
         self._pairs.restore(state["rules"], loader)
         self._machines.restore(state["machines"], loader)
         self._outlet.restore(state["unsettled"], loader)
+        self._outlet.doubtful = state["doubtful"]
         self._accounting.restore(state["accounting"])
 
 

@@ -138,6 +138,7 @@ class Machines:
             return False
         root.state, root.state_ns, root.state_event = state, time_ns, row.event
         root.state_number += 1
+        root.state_doubtful = False
         root.passed = [*(s for s in root.passed if s != state), state]
         machine.stale = True
         if state in rule.finals:
@@ -177,7 +178,9 @@ class Machines:
         now = Now(None, root.state, self.role(machine), None, root.state_event, event)
         attributes = _events(root.state_event, event)
         attributes += given((key, evaluate((), None, now)) for key, evaluate in rule.state_attributes)
-        body = Body(root.state_ns, max(time_ns, root.state_ns), attributes, complete=event is not None)
+        body = Body(
+            root.state_ns, max(time_ns, root.state_ns), attributes, complete=event is not None, doubtful=root.state_doubtful
+        )
         span = self._outlet.finished(root.trace, identity, root.span_id, Shape(rule.scope, name, INTERNAL), body)
         if rule.state_duration is not None and event is not None:
             self._outlet.record(rule.state_duration, span, root.trace)
@@ -198,7 +201,9 @@ class Machines:
             for name, table, otherwise in rule.by_state
         )
         shape = Shape(rule.scope, rule.id, rule.kinds.get(role or "", INTERNAL))
-        body = Body(root.start_ns, end_ns, attributes, root.notes, (), failed, root.dropped_notes, event is not None)
+        body = Body(
+            root.start_ns, end_ns, attributes, root.notes, (), failed, root.dropped_notes, event is not None, root.doubtful
+        )
         span = self._outlet.finished(root.trace, root.span_id, root.parent_id, shape, body)
         self._outlet.give_kept(root)
         root.closed, root.role = True, role
@@ -219,6 +224,12 @@ class Machines:
             metric, by = rule.completed
             values = dict(span.attributes)
             self._series.add(metric, given((name, values.get(name)) for name in by), 1)
+
+    def doubt(self) -> None:
+        """Events were dropped while these were open."""
+        for machine in self.states.values():
+            if machine.root is not None:
+                machine.root.doubtful = machine.root.state_doubtful = True
 
     def finish(self, last_ns: int) -> None:
         """What is open goes out as incomplete."""

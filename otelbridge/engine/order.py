@@ -20,11 +20,15 @@ _by_time = itemgetter(0)
 
 
 class Counts(NamedTuple):
-    """What a batch counted, waiting for the rows before its window to be handled."""
+    """What a batch counted, waiting for the rows before its window to be handled.
+
+    With `dropped` it is the mark of a batch at whose end QEMU says that it dropped events, waiting for the batch's rows.
+    """
 
     window_ns: int
     counts: Mapping[str, int]
     sums: Mapping[tuple[str, str], int]
+    dropped: bool = False
 
 
 Item = tuple[int, Row | Counts]
@@ -54,6 +58,8 @@ class Order:
                 time_ns = high - HORIZON_NS
                 self.late += 1
             waiting.append((time_ns, row))
+        if batch.units.get("dropped_by_qemu"):
+            waiting.append((high, Counts(window_ns, {}, {}, dropped=True)))
         self._high = high
         waiting.sort(key=_by_time)
         ready = bisect_right(waiting, high - HORIZON_NS, key=_by_time)
@@ -78,13 +84,13 @@ class Order:
 
 def _plain(item: Row | Counts) -> list[Any]:
     if isinstance(item, Counts):
-        return ["counts", item.window_ns, dict(item.counts), [[e, a, n] for (e, a), n in item.sums.items()]]
+        return ["counts", item.window_ns, dict(item.counts), [[e, a, n] for (e, a), n in item.sums.items()], item.dropped]
     return plain_row(item)
 
 
 def _item(plain: list[Any]) -> Row | Counts:
     if plain[0] == "counts":
-        return Counts(plain[1], plain[2], {(e, a): n for e, a, n in plain[3]})
+        return Counts(plain[1], plain[2], {(e, a): n for e, a, n in plain[3]}, plain[4])
     return row_of(plain)
 
 

@@ -26,12 +26,15 @@ class Stream(NamedTuple):
     Attributes:
         key: 16 bytes that no other stream has (`ids.stream_key`): all ids are derived from it.
         role: What the user said it is, which stands above what the events say; None if nothing was said.
-        clock: Where the times are not the input's own: `assumed`, or `none` where there is but an order. Marked on every span.
+        clock: Where the times are not the input's own: `assumed`, `estimated`, or `none` where there is but an order. Marked on
+            every span.
+        clock_uncertainty_ns: How far off an estimated clock may be, if known.
     """
 
     key: bytes
     role: str | None = None
     clock: str | None = None
+    clock_uncertainty_ns: int | None = None
 
 
 class Accounting:
@@ -71,6 +74,8 @@ class Body(NamedTuple):
     """`error.type` and description."""
     dropped_notes: int = 0
     complete: bool = True
+    doubtful: bool = False
+    """Whether QEMU dropped events while it was open."""
 
 
 class Outlet:
@@ -80,17 +85,23 @@ class Outlet:
         self.spans: list[FinishedSpan] = []
         self._stream, self._accounting, self._series = stream, accounting, series
         self._unsettled: list[Trace] = []
+        self.doubtful = False
+        """Whether QEMU dropped events: then an end that was not seen may have been among them."""
 
     def finished(self, trace: Trace, identity: bytes, parent_id: bytes, shape: Shape, body: Body) -> FinishedSpan:
-        """The span, counted and marked: its error, that its end was not seen, a clock that is not the input's."""
+        """The span, counted and marked: its error, an end that was not seen, dropped events, another clock."""
         attributes = body.attributes
         if body.failure is not None:
             attributes.append(("error.type", body.failure[0]))
         if not body.complete:
             attributes.append(("otelbridge.incomplete", True))
             self._accounting.incomplete += 1
+        if body.doubtful or (self.doubtful and not body.complete):
+            attributes.append(("otelbridge.doubtful", True))
         if self._stream.clock is not None:
             attributes.append(("otelbridge.clock", self._stream.clock))
+            if self._stream.clock_uncertainty_ns is not None:
+                attributes.append(("otelbridge.clock.uncertainty", self._stream.clock_uncertainty_ns))
         self._accounting.finished += 1
         status, message = (ERROR, body.failure[1]) if body.failure else (UNSET, "")
         return FinishedSpan(

@@ -200,7 +200,7 @@ class Pairs:
         now = self._machines.now_of(state.machine, root, span.thread, span.begin_event, event)
         body = Body(
             span.start_ns, end_ns, _attributes(rule, span, now, arguments), span.notes, span.links, failed or span.failure,
-            span.dropped_notes, event is not None,
+            span.dropped_notes, event is not None, span.doubtful,
         )  # fmt: skip
         finished = self._outlet.finished(trace, span.span_id, span.parent_id, state.shape, body)
         if rule.duration is not None and event is not None:
@@ -247,6 +247,12 @@ class Pairs:
             for span in list(state.by_number.values()):
                 if span.number in state.by_number:
                     self._end(state, span, last_ns, None, None, None)
+
+    def doubt(self) -> None:
+        """Events were dropped while these were open."""
+        for state in self.states.values():
+            for span in state.by_number.values():
+                span.doubtful = True
 
     # --- span events ----------------------------------------------------------------------------------
 

@@ -40,9 +40,9 @@ class Root:
     """An open machine: the root span, its current state, and what is counted within it."""
 
     __slots__ = (
-        "begin_event", "closed", "dropped_notes", "evidence", "first_state", "kept", "link_counts", "links", "notes", "number",
-        "ordinals", "parent_id", "passed", "reason", "recalled", "role", "span_id", "start_ns", "state", "state_event",
-        "state_ns", "state_number", "trace",
+        "begin_event", "closed", "doubtful", "dropped_notes", "evidence", "first_state", "kept", "link_counts", "links",
+        "notes", "number", "ordinals", "parent_id", "passed", "reason", "recalled", "role", "span_id", "start_ns", "state",
+        "state_doubtful", "state_event", "state_ns", "state_number", "trace",
     )  # fmt: skip
 
     def __init__(self, number: int, span_id: bytes, start_ns: int, trace: Trace) -> None:
@@ -66,6 +66,8 @@ class Root:
         self.kept: dict[str, list[tuple[int, int, FinishedSpan]]] = {}
         """Rule -> the slowest spans so far, a heap of (length, minus number, span)."""
         self.closed = False
+        self.doubtful = self.state_doubtful = False
+        """Whether QEMU dropped events since it opened, and since its state began."""
         self.role: str | None = None
         """The role it had when it closed, for what outlives it."""
 
@@ -74,8 +76,8 @@ class OpenSpan:
     """A span whose begin was seen."""
 
     __slots__ = (
-        "arguments", "begin_event", "dropped_notes", "failure", "key", "links", "notes", "number", "ordinals", "parent_id",
-        "rank", "root", "span_id", "start_ns", "thread", "trace",
+        "arguments", "begin_event", "doubtful", "dropped_notes", "failure", "key", "links", "notes", "number", "ordinals",
+        "parent_id", "rank", "root", "span_id", "start_ns", "thread", "trace",
     )  # fmt: skip
 
     def __init__(self, number: int, span_id: bytes, start_ns: int, thread: int | None, key: Key) -> None:
@@ -83,6 +85,7 @@ class OpenSpan:
         self.begin_event = ""
         self.arguments: Arguments = ()
         self.rank = 0
+        self.doubtful = False
         self.parent_id = b""
         self.trace: Trace
         self.root: Root | None = None
@@ -220,6 +223,7 @@ class Saver:
                     ],
                     "kept": {rule: [[d, n, plain_span(s)] for d, n, s in heap] for rule, heap in root.kept.items()},
                     "closed": root.closed,
+                    "doubtful": [root.doubtful, root.state_doubtful],
                     "role": root.role,
                 }
             )
@@ -244,6 +248,7 @@ class Saver:
             "failure": list(span.failure) if span.failure else None,
             "ordinals": [list(o) for o in span.ordinals],
             "links": [plain_link(link) for link in span.links],
+            "doubtful": span.doubtful,
         }
 
 
@@ -263,6 +268,7 @@ class Loader:
         root.notes, root.dropped_notes = [_note(n) for n in plain["notes"]], plain["dropped"]
         root.reason, root.ordinals = plain["reason"], dict(plain["ordinals"])
         root.closed, root.role = plain["closed"], plain["role"]
+        root.doubtful, root.state_doubtful = plain["doubtful"]
         root.recalled = {(rule, name, tuple(key)): value for rule, name, key, value in plain["recalled"]}
         root.link_counts = {(rule, tuple(key)): n for rule, key, n in plain["link_counts"]}
         links: dict[str, dict[Key, list[Link | None]]] = {}
@@ -283,6 +289,7 @@ class Loader:
         span.failure = tuple(plain["failure"]) if plain["failure"] else None
         span.ordinals = tuple((name, n) for name, n in plain["ordinals"])
         span.links = tuple(_link(link) for link in plain["links"])
+        span.doubtful = plain["doubtful"]
         return span
 
 
