@@ -48,6 +48,14 @@ class Declarations(NamedTuple):
     specs: tuple[EventSpec, ...]
     skipped: tuple[Skipped, ...]
 
+    @property
+    def numbers(self) -> dict[int, str]:
+        """Events by their place among all of the file, `disable`d ones counted: what `simpletrace.stp` writes for their names.
+
+        They are right only for a whole trace-events-all of which nothing was skipped.
+        """
+        return {number: spec.name for number, spec in enumerate(self.specs)}
+
 
 def parse_trace_events(text: str, path: str) -> Declarations:
     """The declarations in a trace-events file, or in a copy of one with noise around it: a web page, a terminal, line numbers.
