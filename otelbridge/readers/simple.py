@@ -9,8 +9,9 @@ All is in the byte order of the host that ran QEMU, nothing is aligned. Times ar
 SystemTap script of the same name, writes event records alone: there an id is the place of the event among all events of
 QEMU's trace-events-all, and times are UTC.
 
-Records of events that come often, are only counted and are all of one length are passed over by one pattern for each
-window, which holds the window's end; `bytes.count` counts them. What a loop over the records gives defines the result.
+Records of the one or two events that come most often, if they are only counted and all of one length, are passed over by one
+pattern for each window, which holds the window's end; the bytes of a run tell how many they are. What a loop over the
+records gives defines the result.
 
 Source: QEMU's trace/simple.c, scripts/simpletrace.py and scripts/tracetool/format/simpletrace_stap.py.
 """
@@ -22,6 +23,7 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from math import gcd
 from typing import Any, Literal, NamedTuple
 
 from otelbridge.errors import FormatError
@@ -58,7 +60,7 @@ _HOT_FROM = 256
 _HOT_TRIES = 32
 _HOT_GAIN = 4
 """Runs of so few records on average are not worth a pattern."""
-_MAX_HOT = 8
+_LEAST_RUN = 8
 _RUN = 4096
 
 
@@ -149,8 +151,10 @@ class SimpleReader:
         self._last_ns: int | None = None
         """The latest time of a row."""
         self._hot: dict[int, _Hot] = {}
-        self._cold: set[int] = set()
-        """Events that come often and whose records no pattern can tell."""
+        self._known_hot: set[int] = set()
+        """Events that came most often in this window, whether or not a pattern can tell their records."""
+        self._split: dict[int, tuple[int, int]] = {}
+        """Bytes of a run -> records of the one hot event and of the other."""
         self._run: re.Pattern[bytes] | None = None
         self._batches: list[Batch] = []
         self._clear()
@@ -290,8 +294,7 @@ class SimpleReader:
         self._names.clear()
         self._rows.clear()
         self._counted.clear()
-        self._hot.clear()
-        self._cold.clear()
+        self._hot, self._known_hot = {}, set()
         self._run = self._process = None
 
     def _name(self, number: int, name: str) -> None:
@@ -300,8 +303,7 @@ class SimpleReader:
             # Counted under the name that it had.
             self._counts[self._names[number]] += self._seen.pop(number)
         if number in self._hot:
-            self._hot.clear()
-            self._run = None
+            self._hot, self._known_hot, self._run = {}, set(), None
         self._rows.pop(number, None)
         self._counted.discard(number)
         self._names[number] = name
@@ -340,7 +342,7 @@ class SimpleReader:
                     seen[number] += 1
                 else:
                     stop, time = run.end(), unpack(data, run.start(1))[2]
-                    gained += self._count_run(data, place, stop)
+                    gained += self._count_run(stop - place)
                 if number in hot:
                     tries += 1
                     if tries > _HOT_TRIES and gained < tries * _HOT_GAIN:
@@ -379,7 +381,7 @@ class SimpleReader:
             self._flush()
             self._window = window
             self._limit = (window + 1) * WINDOW_NS - self._shift_ns
-            self._run = None
+            self._run, self._known_hot = None, set()
         self._process = process
         if len(self._processes) < _MAX_PROCESSES:
             self._processes.add(process)
@@ -561,43 +563,36 @@ class SimpleReader:
         order, total = self._order, sum(self._seen.values())
         if order is None or self._low or total < _HOT_FROM:
             return
-        often = [n for n, times in self._seen.items() if times * _HOT_SHARE > total and n not in self._cold][:_MAX_HOT]
-        if self._run is not None and all(number in self._hot for number in often):
+        often = sorted((times, number) for number, times in self._seen.items() if times * _HOT_SHARE > total)[-2:]
+        numbers = {number for _, number in often}
+        if numbers <= self._known_hot:
             return
-        shapes = [shape for number in often if (shape := self._shape(data, number, order)) is not None]
-        shapes += [shape for number, shape in self._hot.items() if number not in often][: _MAX_HOT - len(shapes)]
-        marks = [_mark(shape, order) for shape in shapes]
-        self._hot = {s.number: s for s, mark in zip(shapes, marks, strict=True) if not any(_overlaps(mark, m) for m in marks)}
-        self._cold.update(number for number in often if number not in self._hot)
-        self._run = _run_pattern(list(self._hot.values()), self._limit, order) if self._hot else None
+        self._known_hot = numbers
+        shapes = [shape for _, number in reversed(often) if (shape := self._shape(data, number, order)) is not None]
+        if shapes:
+            self._hot, longest, self._split = _together(shapes)
+            self._run = _run_pattern(list(self._hot.values()), longest, self._limit, order)
 
     def _shape(self, data: bytes, number: int, order: ByteOrder) -> _Hot | None:
         """How the records of an event look, from the last of them."""
-        place = data.rfind(_mark(_Hot(number, 0, 0), order))
-        if place < 0 or place + _EVENT_BYTES > len(data):
+        place = data.rfind(_beginning(number, order), 0, len(data) - _EVENT_BYTES + 2 * _WORD)
+        if place < 0:
             return None
         _, _, _, length, process = self._event.unpack_from(data, place)
         return _Hot(number, length, process) if self._sane(length) else None
 
-    def _count_run(self, data: bytes, start: int, stop: int) -> int:
-        """Count the records of a run of hot ones; give how many they are."""
+    def _count_run(self, size: int) -> int:
+        """Count the records of a run of hot ones of so many bytes together; give how many they are."""
         if len(self._hot) == 1:
             ((number, shape),) = self._hot.items()
-            self._seen[number] += (times := (stop - start) // (_WORD + shape.length))
+            times = size // (_WORD + shape.length)
+            self._seen[number] += times
             return times
-        order: ByteOrder = self._order or "little"
-        numbers = {number: data.count(_mark(shape, order), start, stop) for number, shape in self._hot.items()}
-        if sum(times * (_WORD + self._hot[number].length) for number, times in numbers.items()) != stop - start:
-            # What looks like the beginning of a record stands in a payload.
-            numbers = Counter()
-            while start < stop:
-                _, number, _, length, _ = self._event.unpack_from(data, start)
-                numbers[number] += 1
-                start += _WORD + length
-        for number, times in numbers.items():
-            if times:
-                self._seen[number] += times
-        return sum(numbers.values())
+        first, second = self._split[size]
+        one, other = self._hot
+        self._seen[one] += first
+        self._seen[other] += second
+        return first + second
 
     # --- snapshots --------------------------------------------------------------------------------------
 
@@ -646,25 +641,36 @@ def _names_in_runs(names: Mapping[int, str]) -> list[list[Any]]:
 # --- patterns -------------------------------------------------------------------------------------------
 
 
-def _mark(shape: _Hot, order: ByteOrder) -> bytes:
+def _beginning(number: int, order: ByteOrder) -> bytes:
     """How every record of an event begins."""
-    return _EVENT_RECORD.to_bytes(_WORD, order) + shape.number.to_bytes(_WORD, order)
+    return _EVENT_RECORD.to_bytes(_WORD, order) + number.to_bytes(_WORD, order)
 
 
-def _overlaps(mark: bytes, other: bytes) -> bool:
-    """Whether `other` can begin within `mark`: then `bytes.count` could take the one and miss the other."""
-    return any(mark[i:] == other[: len(mark) - i] for i in range(1, len(mark)))
+def _together(shapes: list[_Hot]) -> tuple[dict[int, _Hot], int, dict[int, tuple[int, int]]]:
+    """Which of the shapes runs may consist of, how many records at most, and how many are of each by the bytes of a run.
+
+    Records of 56 and of 58 bytes: 28 of the longer are as many bytes as 29 of the shorter, so up to 27 of both together have a
+    length that no other numbers of them have.
+    """
+    sizes = [_WORD + shape.length for shape in shapes]
+    longest = min(sizes) // gcd(*sizes) - 1
+    if len(shapes) == 1 or longest < _LEAST_RUN:
+        return {shapes[0].number: shapes[0]}, _RUN, {}
+    one, other = sizes
+    split = {
+        first * one + second * other: (first, second) for first in range(longest + 1) for second in range(longest - first + 1)
+    }
+    return {shape.number: shape for shape in shapes}, longest, split
 
 
-def _run_pattern(shapes: list[_Hot], limit: int, order: ByteOrder) -> re.Pattern[bytes]:
+def _run_pattern(shapes: list[_Hot], longest: int, limit: int, order: ByteOrder) -> re.Pattern[bytes]:
     """Matches a run of records of these shapes with times below `limit`; its group 1 stands where the last one begins."""
     early = _below(limit, order)
-    records = [
-        re.escape(_mark(shape, order)) + early + re.escape(shape.length.to_bytes(4, order) + shape.process.to_bytes(4, order))
-        + rb".{%d}" % (shape.length - _LENGTH_BEFORE_PAYLOAD)
-        for shape in shapes
-    ]  # fmt: skip
-    return re.compile(rb"(?:()(?:%s)){1,%d}" % (b"|".join(records), _RUN), re.DOTALL)
+    records = []
+    for number, length, process in shapes:
+        after = re.escape(length.to_bytes(4, order) + process.to_bytes(4, order))
+        records.append(re.escape(_beginning(number, order)) + early + after + rb".{%d}" % (length - _LENGTH_BEFORE_PAYLOAD))
+    return re.compile(rb"(?:()(?:%s)){1,%d}" % (b"|".join(records), longest), re.DOTALL)
 
 
 def _below(limit: int, order: ByteOrder) -> bytes:

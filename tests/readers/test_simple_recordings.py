@@ -171,8 +171,8 @@ def test_runs_of_records_that_are_only_counted_are_passed_over(shared_recordings
         taken: list[int] = []
 
         class Watched(SimpleReader):
-            def _count_run(self, data: bytes, start: int, stop: int, taken: list[int] = taken) -> int:
-                taken.append(super()._count_run(data, start, stop))
+            def _count_run(self, size: int, taken: list[int] = taken) -> int:
+                taken.append(super()._count_run(size))
                 return taken[-1]
 
         found = batches_of(recording.data, 1 << 16, Watched)
