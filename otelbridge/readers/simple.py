@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from math import gcd
 from typing import Any, Literal, NamedTuple
@@ -50,7 +50,6 @@ _LATEST_NS = 1 << 63
 """OTLP's times, and the languages that read them, end in 2262."""
 _BACK_NS = 50_000_000
 """A trace that is appended to another may not begin more than this before the other's end."""
-_MAX_PROCESSES = 64
 _NAME = re.compile(rb"[A-Za-z_]\w*")
 _OLD = {0: "QEMU 0.14 to 1.1", 2: "QEMU 1.2 to 2.0", 3: "QEMU 2.1 to 2.7"}
 
@@ -134,7 +133,6 @@ class SimpleReader:
         self._counted: set[int] = set()
         self._process: int | None = None
         """The process of the last event, None before the first after a header."""
-        self._processes: set[int] = set()
         self._appended = False
         """Whether a header has come after events, and no event yet after it."""
         self._lost = False
@@ -383,8 +381,6 @@ class SimpleReader:
             self._limit = (window + 1) * WINDOW_NS - self._shift_ns
             self._run, self._known_hot = None, set()
         self._process = process
-        if len(self._processes) < _MAX_PROCESSES:
-            self._processes.add(process)
         return True
 
     def _other(self, data: bytes, place: int) -> tuple[int, bool]:
@@ -451,14 +447,13 @@ class SimpleReader:
         for number in list(self._seen):
             self._counts[self._names[number]] += self._seen.pop(number)
         self._start(order, self._shift_ns)
-        self._processes.clear()
         self._appended = self._before is not None
 
     def _other_event(self, data: bytes, place: int) -> tuple[int, bool]:
         """An event that is summed, one of no known name, or a drop."""
         _, number, time, length, process = self._event.unpack_from(data, place)
         stop = place + _WORD + length
-        if not self._plausible(number, length) and not (process in self._processes and self._sane(length)):
+        if not self._plausible(number, length) and not (process == self._process and self._sane(length)):
             self._lose(place)
             return place + 1, True
         if stop > len(data):
@@ -545,12 +540,9 @@ class SimpleReader:
             return rb"." + top + rb"\0" * (size - 2) if order == "little" else rb"\0" * (size - 2) + top + rb"."
 
         ident = rb".{4}\0{4}" if order == "little" else rb"\0{4}.{4}"
-        processes = b"|".join(number(process, 4) for process in sorted(self._processes))
-        any_process = rb".{3}\0" if order == "little" else rb"\0.{3}"
-        event = (
-            number(_EVENT_RECORD, 8) + b"(?:" + ident + b"|" + number(_DROPPED, 8) + b").{8}" + small(4, rb"[\0-\x1f]")
-            + b"(?:" + (processes or any_process) + b")"
-        )  # fmt: skip
+        process = rb".{3}\0" if order == "little" else rb"\0.{3}"
+        event = number(_EVENT_RECORD, 8) + b"(?:" + ident + b"|" + number(_DROPPED, 8) + b").{8}"
+        event += small(4, rb"[\0-\x1f]") + process
         name = number(_NAME_RECORD, 8) + ident + small(4, rb"[\0\1]") + rb"(?=[A-Za-z_])"
         return re.compile(
             rb"(?=(?P<event>" + event + rb")|(?P<name>" + name + rb")|" + re.escape(_header(order)) + rb")", re.DOTALL
@@ -604,7 +596,7 @@ class SimpleReader:
             "order": self._order,
             "shift": self._shift_ns,
             "names": _names_in_runs(self._names),
-            "processes": [self._process, sorted(self._processes)],
+            "process": self._process,
             "appended": self._appended,
             "lost": [self._lost, self._lost_from],
             "holes": [self._holes, self._hole_bytes],
@@ -621,8 +613,7 @@ class SimpleReader:
         for first, names in state["names"]:
             for number, name in enumerate(names.split(" "), first):
                 self._name(number, name)
-        self._process, processes = state["processes"]
-        self._processes, self._appended = set(processes), state["appended"]
+        self._process, self._appended = state["process"], state["appended"]
         self._lost, self._lost_from = state["lost"]
         self._holes, self._hole_bytes = state["holes"]
         self._first_ns, self._before, self._last_ns = state["times"]
@@ -636,6 +627,19 @@ def _names_in_runs(names: Mapping[int, str]) -> list[list[Any]]:
         [numbers[start], " ".join(names[number] for number in numbers[start:stop])]
         for start, stop in pairwise([*starts, len(numbers)])
     ]
+
+
+def extent_of(blocks: Iterable[bytes]) -> tuple[int, int] | None:
+    """The times of the first event and of the last of a whole trace, as they stand in it; None if it has no event.
+
+    Raises:
+        FormatError: As `SimpleReader`.
+    """
+    reader = SimpleReader(Plan({}), lambda _name: True, lambda _event, _raw: None, offset_ns=0)
+    for block in blocks:
+        reader.feed(block)
+    reader.finish()
+    return reader.extent_ns
 
 
 # --- patterns -------------------------------------------------------------------------------------------

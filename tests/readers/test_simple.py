@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from otelbridge.catalogue import builtin, catalogue_from
 from otelbridge.errors import FormatError
-from otelbridge.readers.simple import MAX_NAME_BYTES, MAX_RECORD_BYTES, ByteOrder, SimpleReader
+from otelbridge.readers.simple import MAX_NAME_BYTES, MAX_RECORD_BYTES, ByteOrder, SimpleReader, extent_of
 from otelbridge.records import SECOND_NS, WINDOW_NS, Batch, Plan
 from tests.readers.simple_files import (
     DROPPED,
@@ -170,6 +171,12 @@ def test_dropped_events_stand_outside_the_total_and_end_their_batch() -> None:
     assert batches_of(data, 1) == batches_of(data)
 
 
+def test_the_extent_is_that_of_the_events() -> None:
+    data = preamble(LITTLE) + state(T0) + page(T0 + 5) + LITTLE.dropped(T0 + 60 * SECOND_NS, 1)
+    assert extent_of(cut(data, 100)) == (T0, T0 + 5)
+    assert extent_of([preamble(LITTLE)]) is None
+
+
 # --- several traces in one --------------------------------------------------------------------------
 
 
@@ -231,6 +238,21 @@ def test_after_damage_the_next_whole_record_is_found(garbage: bytes, units: dict
     assert (found.counts["ram_save_page"], len(found.rows)) == (20, 1)
     assert [text.startswith(gap or "-") for text in found.gaps] == [True] * (gap is not None)
     assert batches_of(data, 1) == batches_of(data, 37) == found
+
+
+def test_two_processes_that_wrote_over_each_other_are_both_read() -> None:
+    """Given the same file, each writes at its own place in it; what was overwritten last stands in the midst of records."""
+    one = [page(T0 + i, i) for i in range(100)]
+    other = [LITTLE.event(STATE, T0 + i, [b"active"], process=99) for i in range(100)]
+    mixed = b"".join(one)[:1000] + b"".join(other)[1000:3000] + b"".join(one)[3000:]
+    found = batches_of(preamble(LITTLE) + mixed, plan=Plan({"ram_save_page": (), "migrate_set_state": ()}))
+    assert found.accounted == found.total
+    size, other_size = len(one[0]), len(other[0])
+    assert Counter(row.process for row in found.rows) == {
+        77: len([at for at in range(0, len(one) * size, size) if at + 32 <= 1000 or at >= 3000]),
+        99: len([at for at in range(0, len(other) * other_size, other_size) if at >= 1000 and at + 32 <= 3000]),
+    }
+    assert found.units == {"malformed": 2}
 
 
 def test_a_name_or_a_header_ends_damage_too() -> None:
