@@ -127,6 +127,7 @@ class SimpleReader:
         self._place = 0
         """Bytes of the input before those in `_partial`."""
         self._order: ByteOrder | None = None
+        self._headless = False
         self._shift_ns = 0
         self._names: dict[int, str] = {}
         self._rows: dict[int, str] = {}
@@ -251,6 +252,7 @@ class SimpleReader:
         for order in _ORDERS:
             if data.startswith(_EVENT_RECORD.to_bytes(_WORD, order)):
                 self._start(order, 0)
+                self._headless = True
                 for number, name in (self._numbers or {}).items():
                     self._name(number, name)
                 return 0, True
@@ -437,9 +439,10 @@ class SimpleReader:
 
     def _append(self, data: bytes, place: int, order: ByteOrder) -> None:
         """Another trace follows, as when files were put together."""
-        if order != self._order:
+        if order != self._order or self._headless:
+            other = "with a header" if self._headless else "of a host with the other byte order"
             raise FormatError(
-                f"at byte {self._place + place} a trace of a host with the other byte order begins; "
+                f"at byte {self._place + place} a trace {other} begins; "
                 "give each as a file of its own. Nothing of it was converted.",
                 offset=self._place + place,
             )
@@ -594,6 +597,7 @@ class SimpleReader:
             "partial": self._partial.decode("latin-1"),
             "place": self._place,
             "order": self._order,
+            "headless": self._headless,
             "shift": self._shift_ns,
             "names": _names_in_runs(self._names),
             "process": self._process,
@@ -607,7 +611,7 @@ class SimpleReader:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `snapshot`."""
         self._partial, self._place = state["partial"].encode("latin-1"), state["place"]
-        self._window = state["window"]
+        self._window, self._headless = state["window"], state["headless"]
         if state["order"] is not None:
             self._start(state["order"], state["shift"])
         for first, names in state["names"]:

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from otelbridge.catalogue import BinaryDecoder, builtin
+from otelbridge.catalogue import builtin
+from otelbridge.catalogue.binary import BinaryDecoder
 from otelbridge.mapping import load_with_shipped
 from otelbridge.readers.simple import SimpleReader
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelbridge.catalogue import BinaryDecoder, TextDecoder, builtin, catalogue_from
-from otelbridge.catalogue.binary import ByteOrder, payload_decoder
+from otelbridge.catalogue import TextDecoder, builtin, catalogue_from
+from otelbridge.catalogue.binary import BinaryDecoder, ByteOrder, payload_decoder
 from otelbridge.catalogue.printf import integer_type, is_text
 from otelbridge.records import Argument, Value
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from otelbridge.catalogue import BinaryDecoder, builtin
+from otelbridge.catalogue import builtin
+from otelbridge.catalogue.binary import BinaryDecoder
 from otelbridge.engine import Engine, Stream
 from otelbridge.engine.ids import stream_key
 from otelbridge.readers.clock import Facts, clock_of, read_clock

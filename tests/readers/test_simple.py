@@ -474,6 +474,12 @@ def test_disabled_events_count_among_the_numbers() -> None:
     assert declarations.numbers == {0: "a_one", 1: "b_two", 2: "c_three_trans", 3: "c_three_exec", 4: "d_four"}
 
 
+def test_a_trace_with_a_header_after_one_without_is_refused() -> None:
+    with pytest.raises(FormatError, match="a trace with a header begins") as caught:
+        batches_of(page(T0) + preamble(LITTLE), numbers={PAGE: "ram_save_page"})
+    assert caught.value.offset == len(page(T0))
+
+
 def test_what_is_neither_with_nor_without_a_header_is_refused() -> None:
     with pytest.raises(FormatError, match=r"neither the header .* nor an event record of simpletrace.stp"):
         batches_of(b"some text that is no trace", numbers={0: "migrate_set_state"})

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from otelbridge.catalogue import BinaryDecoder, Catalogue, TextDecoder, builtin, catalogue_from
+from otelbridge.catalogue import Catalogue, TextDecoder, builtin, catalogue_from
+from otelbridge.catalogue.binary import BinaryDecoder
 from otelbridge.readers import LogReader
 from otelbridge.readers.clock import Facts, clock_of, read_clock
 from otelbridge.readers.simple import SimpleReader, byte_order, is_simple
