@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from otelbridge.durations import duration_ns
 from otelbridge.errors import UsageError
@@ -29,8 +28,7 @@ _MAX_DIGITS = 19
 """Of nanoseconds that fit into 63 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """Both clocks of a host, read together. `uncertainty_ns` is how far apart the two were read."""
 
     realtime_ns: int
@@ -43,8 +41,7 @@ class Reading:
         return self.realtime_ns - self.monotonic_ns
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of a trace's clock; None and empty for what is not.
 
     Attributes:
@@ -64,8 +61,7 @@ class Facts:
     last_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(NamedTuple):
     """An offset that holds for a whole trace, so that every duration is what the monotonic clock measured.
 
     Attributes:

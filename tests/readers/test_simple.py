@@ -467,6 +467,18 @@ def test_records_of_systemtap_are_read_by_their_place_in_trace_events_all(shared
         assert batches_of(data, 1000, **options) == found
 
 
+def test_every_declaration_of_qemus_own_files_has_a_number(shared: Path) -> None:
+    """QEMU's reader takes each line that is neither empty nor a comment for one event, or two of the guest's code."""
+    for version in ("4.1.0", "9.2.0", "10.2.0"):
+        text = (shared / "catalogs" / f"{version}.trace-events-all").read_text()
+        lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        names = [line.split("(")[0].split()[-1] for line in lines]
+        twice = {name for name, line in zip(names, lines, strict=True) if "tcg" in line.split("(")[0].split()[:-1]}
+        expected = [n for name in names for n in ([f"{name}_trans", f"{name}_exec"] if name in twice else [name])]
+        _, declarations = catalogue_from(text, version)
+        assert list(declarations.numbers.values()) == expected
+
+
 def test_disabled_events_count_among_the_numbers() -> None:
     """`simpletrace.py --no-header` does the same; qemu 4.1's file has `disable`d and `tcg` events."""
     text = 'a_one(void) ""\ndisable b_two(int x) "%d"\ntcg c_three(int x) "%d", "%d"\nd_four(void) ""\n'
