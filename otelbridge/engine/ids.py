@@ -16,12 +16,15 @@ def stream_key(*identity: str | bytes) -> bytes:
 
 def span_id(stream: bytes, rule: str, number: int, start_ns: int) -> bytes:
     """The id of the `number`-th span that `rule` began in the stream: 8 bytes, not all zero."""
-    return _nonzero(blake2b(b"%s|%d|%d" % (rule.encode(), number, start_ns), digest_size=8, key=stream).digest())
+    # The name of a state is whatever stands in the trace, and may be no text.
+    name = rule.encode("utf-8", "surrogateescape")
+    return _nonzero(blake2b(b"%s|%d|%d" % (name, number, start_ns), digest_size=8, key=stream).digest())
 
 
 def trace_id(stream: bytes, rule: str, number: int, start_ns: int) -> bytes:
     """The id of the trace whose first span that is: 16 bytes, not all zero."""
-    return _nonzero(blake2b(b"%s|%d|%d" % (rule.encode(), number, start_ns), digest_size=16, key=stream).digest())
+    name = rule.encode("utf-8", "surrogateescape")
+    return _nonzero(blake2b(b"%s|%d|%d" % (name, number, start_ns), digest_size=16, key=stream).digest())
 
 
 def _nonzero(digest: bytes) -> bytes:

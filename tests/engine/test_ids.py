@@ -52,6 +52,13 @@ def test_ids_have_their_length_and_are_not_zero(stream: bytes, rule: str, number
     assert any(trace_id(stream, rule, number, start_ns))
 
 
+def test_a_name_that_is_no_text_has_an_id_too() -> None:
+    """A state's name is whatever stands in the trace."""
+    assert span_id(stream_key("a"), "migration.\udcff", 7, 8) != span_id(stream_key("a"), "migration.\udcfe", 7, 8)
+    seen = run(shipped(), b"1@10.000001:migrate_set_state new state setup\n1@10.000002:migrate_set_state new state \xff\n")
+    assert [span.name for span in seen.spans] == ["migration.setup", "migration.\udcff", "migration"]
+
+
 def test_a_digest_of_zeros_is_no_id() -> None:
     """The specification calls it invalid."""
     assert _nonzero(bytes(8)) == b"\x01" + bytes(7)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from otelbridge.catalogue import builtin
 from otelbridge.catalogue.binary import BinaryDecoder
 from otelbridge.engine import Engine, Stream
 from otelbridge.engine.ids import stream_key
+from otelbridge.errors import FormatError
+from otelbridge.otlp.encode import encode_points, encode_spans
 from otelbridge.readers.clock import Facts, clock_of, read_clock
 from otelbridge.readers.simple import SimpleReader
-from otelbridge.records import FinishedSpan, Value
+from otelbridge.records import FinishedSpan, Resource, Value
 from tests.engine.builders import MS, Seen, attribute, incomplete, run, shipped
-from tests.readers.simple_files import Recording, recordings_in
+from tests.readers.simple_files import MUTATION, OFFSET_NS, Recording, damaged, recordings_in, small_trace
 
 _DIFFER = {"qemu.version", "otelbridge.pairing"}
 """The names in a simple trace tell the version more narrowly; its events carry no thread."""
@@ -22,6 +27,12 @@ _APART_NS = 20 * MS
 
 
 def seen(recording: Recording) -> Seen:
+    """A whole recording with all shipped mappings."""
+    clock = clock_of(Facts(readings=read_clock(recording.path.with_name("clock.json"))), str(recording.path))
+    return of_trace(recording.data, clock.offset_ns)
+
+
+def of_trace(data: bytes, offset_ns: int) -> Seen:
     """A whole simple trace with all shipped mappings."""
     mapping, catalogue = shipped(), builtin()
     decoder, sums = BinaryDecoder(catalogue, mapping.plan.rows), BinaryDecoder(catalogue, mapping.plan.sums)
@@ -30,11 +41,10 @@ def seen(recording: Recording) -> Seen:
         decoder.saw(name)
         sums.saw(name)
 
-    clock = clock_of(Facts(readings=read_clock(recording.path.with_name("clock.json"))), str(recording.path))
-    reader = SimpleReader(mapping.plan, catalogue.is_event, sums.decode, offset_ns=clock.offset_ns, declared=declared)
+    reader = SimpleReader(mapping.plan, catalogue.is_event, sums.decode, offset_ns=offset_ns, declared=declared)
     stream = Stream(stream_key("simple"))
     engine = Engine(mapping, stream, decoder.decode, lambda: decoder.version_range, decoder.saw)
-    for batch in [*reader.feed(recording.data), *reader.finish()]:
+    for batch in [*reader.feed(data), *reader.finish()]:
         engine.feed(batch)
     engine.settle()
     open_spans = engine.open
@@ -106,3 +116,20 @@ def test_a_trace_that_lost_events_says_so_on_what_was_open(shared_recordings: Pa
     assert left
     assert {span.span_id for span in doubtful} <= {span.span_id for span in left}
     assert "migration" in {span.name for span in doubtful}
+
+
+@settings(max_examples=60, deadline=None)
+@given(mutations=st.lists(MUTATION, min_size=1, max_size=6))
+def test_a_damaged_trace_gives_spans_that_can_be_sent_or_is_refused(
+    recordings: Path, mutations: list[tuple[str, int, bytes]]
+) -> None:
+    """Texts that are no UTF-8, numbers of any size, events out of their order."""
+    try:
+        found = of_trace(damaged(small_trace(recordings), mutations), OFFSET_NS)
+    except FormatError:
+        return
+    buckets = found.accounting.buckets
+    assert found.accounting.total == buckets.total() - buckets["dropped_by_qemu"]
+    assert all(0 < span.start_ns <= span.end_ns < 1 << 63 for span in found.spans)
+    assert encode_spans(Resource(()), found.spans)
+    assert encode_points(Resource(()), found.points)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hypothesis import strategies as st
+
 from otelbridge.catalogue import Catalogue, builtin
 from otelbridge.catalogue.printf import is_text
 from otelbridge.readers.simple import ByteOrder, SimpleReader
@@ -250,3 +252,29 @@ def _values(payload: bytes, words: Sequence[bool]) -> list[int | bytes] | None:
             found.append(payload[place + 4 : place + 4 + size])
             place += 4 + size
     return found if place == len(payload) else None
+
+
+# --- damaging ---------------------------------------------------------------------------------------
+
+MUTATION = st.tuples(st.sampled_from(["set", "cut out", "put in", "double"]), st.integers(0, 1 << 20), st.binary(max_size=40))
+
+
+def small_trace(recordings: Path) -> bytes:
+    """A real trace with only the names that it uses."""
+    data = Recording(recordings / "qemu-10.2.0-simple" / "multifd-tls" / "src.simple.gz").data
+    whole = list(records_in(data))
+    used = {record[8:16] for kind, _, record in whole if kind == 1}
+    return data[:24] + b"".join(record for kind, _, record in whole if kind == 1 or record[8:16] in used)
+
+
+def damaged(data: bytes, mutations: list[tuple[str, int, bytes]]) -> bytes:
+    for how, where, piece in mutations:
+        at = where % (len(data) + 1)
+        head, tail = data[:at], data[at:]
+        data = {
+            "set": head + piece + tail[len(piece) :],
+            "cut out": head + tail[len(piece) :],
+            "put in": head + piece + tail,
+            "double": head + tail[: 7 * len(piece)] + tail,
+        }[how]
+    return data

@@ -17,20 +17,22 @@ from otelbridge.readers.simple import MAX_NAME_BYTES, MAX_RECORD_BYTES, ByteOrde
 from otelbridge.records import SECOND_NS, WINDOW_NS, Batch, Plan
 from tests.readers.simple_files import (
     DROPPED,
+    MUTATION,
     NAMES,
     OFFSET_NS,
     PLAN,
     T0,
     OneByOne,
     Outcome,
-    Recording,
     Writer,
     batches_of,
     cut,
+    damaged,
     outcome,
     preamble,
     recordings_in,
     records_in,
+    small_trace,
     sum_of,
     swapped,
 )
@@ -342,17 +344,6 @@ def test_runs_and_single_records_give_the_same_however_they_are_cut(
     assert batches_of(data, size) == expected
 
 
-def small_trace(recordings: Path) -> bytes:
-    """A real trace with only the names that it uses."""
-    data = Recording(recordings / "qemu-10.2.0-simple" / "multifd-tls" / "src.simple.gz").data
-    whole = list(records_in(data))
-    used = {record[8:16] for kind, _, record in whole if kind == 1}
-    return data[:24] + b"".join(record for kind, _, record in whole if kind == 1 or record[8:16] in used)
-
-
-MUTATION = st.tuples(st.sampled_from(["set", "cut out", "put in", "double"]), st.integers(0, 1 << 20), st.binary(max_size=40))
-
-
 @settings(max_examples=150, deadline=None)
 @given(mutations=st.lists(MUTATION, min_size=1, max_size=6), end=st.integers(0, 1 << 20), big=st.booleans())
 def test_damaged_bytes_are_counted_or_refused_and_never_fail(
@@ -372,19 +363,6 @@ def tried(data: bytes, size: int | None = None, kind: type[SimpleReader] = Simpl
         return str(error), error.offset or 0
     assert found.accounted == found.total
     return found
-
-
-def damaged(data: bytes, mutations: list[tuple[str, int, bytes]]) -> bytes:
-    for how, where, piece in mutations:
-        at = where % (len(data) + 1)
-        head, tail = data[:at], data[at:]
-        data = {
-            "set": head + piece + tail[len(piece) :],
-            "cut out": head + tail[len(piece) :],
-            "put in": head + piece + tail,
-            "double": head + tail[: 7 * len(piece)] + tail,
-        }[how]
-    return data
 
 
 @settings(max_examples=200, deadline=None)
