@@ -13,9 +13,8 @@ from urllib.parse import unquote
 
 from otelbridge import report
 from otelbridge.catalogue import Catalogue, TextDecoder, builtin, catalogue_from, resolve_version
-from otelbridge.engine import Engine, Join, LinkIndex, Stream
+from otelbridge.engine import Engine, LinkIndex, Stream
 from otelbridge.engine.ids import stream_key
-from otelbridge.engine.joins import Seen, join, seen
 from otelbridge.engine.processes import Processes, two_sided
 from otelbridge.errors import ExportError, FormatError, UsageError
 from otelbridge.mapping import Mapping, MappingTest, load_with_shipped
@@ -26,9 +25,11 @@ from otelbridge.readers.detect import detect
 from otelbridge.readers.inputs import TraceInput, group_inputs
 from otelbridge.readers.merge import merged
 from otelbridge.readers.open import Input, open_input, shown
-from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Outcome, Plan, Resource, Signal
+from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Outcome, Plan, Resource, Row, Signal
 
 if TYPE_CHECKING:
+    from otelbridge.engine.fits import Seen
+    from otelbridge.engine.joins import Joined
     from otelbridge.otlp.outbox import Outbox
     from otelbridge.view.picture import Picture
 
@@ -38,6 +39,9 @@ _FIRST_LINE_NS = 1000
 
 _SIDES_APART_BYTES = 16 << 20
 """Both sides of a migration are set up within so much of a file that both hosts write into."""
+
+_PROCESSES = 1_000_000
+"""Processes of one input are numbered within this."""
 
 # /var/log/libvirt/qemu/web-1.log
 _LIBVIRT = re.compile(r"libvirt/qemu/(?P<domain>[^/]+?)\.log(?:\.\d+)?(?:\.gz|\.xz)?$")
@@ -98,8 +102,8 @@ def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Pr
     with ExitStack() as stack:
         sinks, picture = _sinks(options, env, traces, stack)
         with _closed_on_error(sinks):
-            joins = _survey(setup, traces)
-            reports = [_read(setup, trace, joins, sinks) for trace in traces]
+            joined = _survey(setup, traces)
+            reports = [_read(setup, number, trace, joined, sinks) for number, trace in enumerate(traces)]
         outcomes = [sink.close() for sink in sinks]
     if not any(r.account.events for r in reports):
         names = ", ".join(shown(path) for trace in traces for path in trace.paths)
@@ -307,8 +311,11 @@ class _Reading:
         self.processes = Processes()
 
     def take(self, batch: Batch) -> None:
-        """Hand a batch to the engines of the processes that its rows come from; what was only counted goes to the first."""
-        split = self.processes.split(batch.rows)
+        """Hand a batch to the engines of the processes that its rows come from."""
+        self.feed(batch, self.processes.split(batch.rows))
+
+    def feed(self, batch: Batch, split: Sequence[list[Row]]) -> None:
+        """Hand the rows of each process to its engine; what was only counted goes to the first."""
         while len(self.engines) < max(1, len(self.processes), len(split)):
             self.engines.append(self.new_engine(len(self.engines)))
         self.engines[0].feed(batch._replace(rows=split[0]))
@@ -381,15 +388,19 @@ def _key(trace: TraceInput, process: int) -> bytes:
     return stream_key(*trace.identity, str(process))
 
 
-def _survey(setup: _Setup, traces: Sequence[TraceInput]) -> dict[bytes, Join]:
+def _survey(setup: _Setup, traces: Sequence[TraceInput]) -> Joined | None:
     """A first look at all inputs for which destination belongs to which source; none where there cannot be two of them."""
     if len(traces) == 1 and not _two_sided(traces[0]):
-        return {}
+        return None
+    from otelbridge.engine.joins import join  # noqa: PLC0415  # only where there are two hosts
+
     found: list[Seen] = []
     mapping = _of_joins(setup.mapping)
     for number, trace in enumerate(traces):
-        found += _seen(setup, trace, mapping, number * 1000)
-    return join(found)
+        found += _seen(setup, trace, mapping, number * _PROCESSES)
+    joined = join(found)
+    setup.notes.extend(joined.notes)
+    return joined
 
 
 def _two_sided(trace: TraceInput) -> bool:
@@ -408,17 +419,24 @@ def _two_sided(trace: TraceInput) -> bool:
 
 
 def _of_joins(mapping: Mapping) -> Mapping:
-    """The rules that tell which migrations belong together. Events and arguments keep their places."""
+    """The rules that tell which migrations belong together, and of the Plan what they read. Arguments keep their places."""
     targets = {link.rule for rule in mapping.spans for link in rule.links}
     spans = tuple(r._replace(notes={}, duration=None) for r in mapping.spans if r.links or r.id in targets)
     machines = tuple(
-        m._replace(notes={}, duration=None, state_duration=None, active=None, completed=None) for m in mapping.machines
+        m._replace(notes={}, reasons={}, duration=None, state_duration=None, active=None, completed=None)
+        for m in mapping.machines
     )
-    return mapping._replace(spans=spans, machines=machines, metrics=())
+    events = {event for rule in spans for event in (*rule.begins, *rule.ends)}
+    events |= {event for machine in machines for event in (machine.event, *machine.roles)}
+    plan = Plan({event: mapping.plan.rows[event] for event in events})
+    return mapping._replace(spans=spans, machines=machines, metrics=(), plan=plan)
 
 
 def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> list[Seen]:
     """The migrations of one input; its processes are streams of their own, numbered from `first`."""
+    from otelbridge.engine.clocks import ARGUMENTS, Listener  # noqa: PLC0415  # only where there are two hosts
+    from otelbridge.engine.fits import Log, seen  # noqa: PLC0415
+
     decoder = _decoder(setup, trace, mapping.plan.rows)
     indexes: list[LinkIndex] = []
     spans: list[list[FinishedSpan]] = []
@@ -431,27 +449,48 @@ def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> lis
         return Engine(mapping, stream, decoder.decode, lambda: None, decoder.saw, index=indexes[number])
 
     reading = _Reading(new_engine)
+    listener = Listener(_decoder(setup, trace, ARGUMENTS).decode)
 
     def collect() -> None:
         for engine, roots in zip(reading.engines, spans, strict=True):
             roots += [span for span in engine.take_spans() if span.name in machines]
             engine.take_points()
 
-    # Which events come as rows decides which processes are seen, so it is the same as in the conversion itself.
-    for batch in _Source(setup, trace, mapping.plan, TextDecoder(setup.catalogue, mapping.plan.sums)).batches():
-        reading.take(batch)
+    # Which rows come decides which processes are seen, so where rows tell threads or processes apart they are the same as in
+    # the conversion itself.
+    needed = mapping.plan.rows
+    rows = needed if trace.look.stamp == "iso" else setup.mapping.plan.rows
+    plan = Plan({**dict.fromkeys(ARGUMENTS, ()), **rows})
+    for batch in _Source(setup, trace, plan, TextDecoder(setup.catalogue, {})).batches():
+        split = reading.processes.split([row for row in batch.rows if row.event in rows])
+        reading.feed(batch, [[row for row in of_one if row.event in needed] for of_one in split])
         collect()
+        for row in batch.rows:
+            if row.event in ARGUMENTS and (process := reading.processes.known(row)) is not None:
+                listener.hear(row, process)
     reading.finish()
     collect()
+    log = Log(
+        name=trace.paths[0],
+        told=trace.role is not None,
+        timed=_clock(setup.options, trace)[1] is None,
+        whole=not listener.unread and not any(_has_holes(engine.accounting.buckets) for engine in reading.engines),
+        steady=not any(engine.late for engine in reading.engines),
+    )
     return [
         one
         for number, (roots, index) in enumerate(zip(spans, indexes, strict=True))
         for machine in machines
-        for one in seen(first + number, roots, machine, index)
+        for one in seen(first + number, log, roots, machine, index, listener, number)
     ]
 
 
-def _read(setup: _Setup, trace: TraceInput, joins: MappingType[bytes, Join], sinks: Sequence[Sink]) -> report.InputReport:
+def _has_holes(buckets: MappingType[str, int]) -> bool:
+    """Whether events are missing in the middle of a log; at its end a killed QEMU leaves one line cut."""
+    return bool(buckets.get("malformed") or buckets.get("dropped_by_qemu") or buckets.get("torn", 0) > 1)
+
+
+def _read(setup: _Setup, place: int, trace: TraceInput, joined: Joined | None, sinks: Sequence[Sink]) -> report.InputReport:
     """One input, from its first byte to the sinks."""
     mapping = setup.mapping
     decoder = _decoder(setup, trace, mapping.plan.rows)
@@ -464,13 +503,15 @@ def _read(setup: _Setup, trace: TraceInput, joins: MappingType[bytes, Join], sin
         key = _key(trace, number)
         resources.append(_resource(trace, key, setup.environment))
         stream = Stream(key, trace.role, clock)
-        return Engine(mapping, stream, decoder.decode, lambda: decoder.version_range, decoder.saw, joins)
+        return Engine(mapping, stream, decoder.decode, lambda: decoder.version_range, decoder.saw, joined and joined.joins)
 
     reading = _Reading(new_engine)
 
     def deliver() -> None:
-        for engine, resource in zip(reading.engines, resources, strict=True):
+        for number, (engine, resource) in enumerate(zip(reading.engines, resources, strict=True)):
             spans, points = engine.take_spans(), engine.take_points()
+            if joined and (shifts := joined.shifts.get(place * _PROCESSES + number)):
+                spans, points = shifts.spans(spans), shifts.points(points)
             roles.extend(_roles(spans, machines))
             _hand(sinks, resource, spans, points)
 
@@ -538,7 +579,7 @@ def _concluded(
 ) -> Conversion:
     refused = [reason for outcome in outcomes.values() for reason in outcome.reasons]
     empty = [f"{r.paths[0]}: there is no trace event in it" for r in reports if not r.account.events]
-    document = report.accounting(reports, outcomes, [*empty, *refused])
+    document = report.accounting(reports, outcomes, [*empty, *refused], notes)
     rejected = any(outcome.rejected for outcome in outcomes.values())
     code = 5 if rejected else 7 if report.losses(reports) or empty else 0
     return Conversion(document, code, tuple(notes), picture)

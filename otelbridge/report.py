@@ -68,8 +68,10 @@ def _worded(text: str, number: int) -> str:
     return f"{noun.lower()} {verb} {rest}"
 
 
-def accounting(inputs: Sequence[InputReport], outcomes: Mapping[Signal, Outcome], refused: Sequence[str]) -> dict[str, Any]:
-    """The document that `--accounting` writes. `refused` are losses on the way out, in words."""
+def accounting(
+    inputs: Sequence[InputReport], outcomes: Mapping[Signal, Outcome], refused: Sequence[str], notes: Sequence[str]
+) -> dict[str, Any]:
+    """The document that `--accounting` writes. `refused` are losses on the way out, in words; `notes` are no losses."""
     events: Counter[str] = Counter()
     for report in inputs:
         events.update(report.account.events)
@@ -93,6 +95,7 @@ def accounting(inputs: Sequence[InputReport], outcomes: Mapping[Signal, Outcome]
         },
         "events": dict(sorted(events.items())),
         "loss": [*losses(inputs), *refused],
+        "notes": list(notes),
     }
 
 

@@ -3,97 +3,180 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from otelbridge.engine.fits import SKEW_NS, Fit, Seen, fit
 from otelbridge.engine.machines import Join
-from otelbridge.engine.pairs import LinkIndex
+from otelbridge.engine.shifts import Shifts
 from otelbridge.engine.state import Key
-from otelbridge.records import SECOND_NS, FinishedSpan, Link
+from otelbridge.records import SECOND_NS, Link
 
-SKEW_NS = 5 * SECOND_NS
-"""Clocks of two hosts may differ by so much, and their migrations still count as happening together."""
+_HOUR_NS = 3600 * SECOND_NS
+_MANY = 2000
+"""So many pairs are looked at whatever their times."""
 
 
-class Seen(NamedTuple):
-    """One migration of one stream, as a first look found it.
+class Joined(NamedTuple):
+    """What belongs together.
 
     Attributes:
-        stream: The place of the stream among the inputs.
-        role: source, destination, snapshot or None.
-        completed: Whether all that was sent was loaded.
-        offered: Spans that the other host's may point to: rule -> key -> ids in their order.
-        asked: How many spans here want to point to each: rule -> key -> number.
+        joins: For each destination's migration where it belongs, by its root's span id.
+        shifts: What is to be done to the times of the streams that have such a migration, by their places.
+        notes: Sentences for the user: what belongs nowhere, and clocks that cannot be compared.
     """
 
-    stream: int
-    role: str | None
-    trace_id: bytes
-    span_id: bytes
-    start_ns: int
-    end_ns: int
-    offered: Mapping[str, Mapping[Key, Sequence[bytes]]] = MappingProxyType({})
-    asked: Mapping[str, Counter[Key]] = MappingProxyType({})
-    completed: bool = False
+    joins: Mapping[bytes, Join] = MappingProxyType({})
+    shifts: Mapping[int, Shifts] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
 
-def seen(stream: int, spans: Iterable[FinishedSpan], machine: str, index: LinkIndex) -> list[Seen]:
-    """The migrations among the spans of a stream."""
-    return [
-        Seen(
-            stream,
-            next((str(v) for k, v in span.attributes if k == "qemu.migration.role"), None),
-            span.trace_id,
-            span.span_id,
-            span.start_ns,
-            span.end_ns,
-            index.offered.get(span.span_id, {}),
-            index.asked.get(span.span_id, {}),
-            ("qemu.migration.state", "completed") in span.attributes,
-        )
-        for span in spans
-        if span.name == machine
-    ]
+def join(migrations: Sequence[Seen]) -> Joined:
+    """Which destination's migration belongs to which source's; each to one at most.
 
-
-def join(migrations: Sequence[Seen]) -> dict[bytes, Join]:
-    """For each destination's migration the source's that it belongs to, by the destination's root span id.
-
-    Only migrations that happen together are joined, each at most once; the nearest in time and the ones whose sections
-    agree come first. The only source and the only destination of all inputs belong together whatever their clocks say.
+    What was sent must be what was received. Where that leaves a choice, what fits best in time is taken. Only two logs that the
+    user named, one the source's and one the destination's, are joined against what they say.
     """
     sources = [m for m in migrations if m.role == "source"]
     destinations = [m for m in migrations if m.role == "destination"]
-    alone = len(sources) == len(destinations) == 1
-    pairs = [
-        (_distance(source, destination), source, destination)
-        for destination in destinations
-        for source in sources
-        if source.stream != destination.stream and (alone or _together(source, destination))
-    ]
-    pairs.sort(key=lambda pair: (pair[0], pair[1].stream, pair[1].start_ns, pair[2].stream))
-    joined: dict[bytes, Join] = {}
-    taken: set[bytes] = set()
-    for _, source, destination in pairs:
-        if source.span_id not in taken and destination.span_id not in joined:
-            taken.add(source.span_id)
-            joined[destination.span_id] = Join(source.trace_id, source.span_id, source.start_ns, _links(source, destination))
-    return joined
+    fits = sorted(_fits(sources, destinations), key=Fit.rank)
+    forced = all(len({m.log.name for m in side if m.log.told}) == 1 for side in (sources, destinations))
+    chosen = _chosen([one for one in fits if not one.against])
+    if forced:
+        _force(chosen, [one for one in fits if one.source.log.told and one.destination.log.told])
+    joined = {*chosen, *(one.source.span_id for one in chosen.values())}
+    notes = [note for one in chosen.values() for note in _doubts(one)]
+    return Joined(
+        {identity: _joined(one) for identity, one in chosen.items()},
+        {stream: _shifts(stream, chosen) for stream in {one.destination.stream for one in chosen.values()}},
+        (*notes, *_left_alone(destinations, fits, joined), *_sideless(migrations)),
+    )
 
 
-def _together(source: Seen, destination: Seen) -> bool:
-    return source.start_ns - SKEW_NS <= destination.end_ns and destination.start_ns - SKEW_NS <= source.end_ns
+def _fits(sources: Sequence[Seen], destinations: Sequence[Seen]) -> Iterator[Fit]:
+    """All pairs, but of very many migrations only those that may be of the same hour."""
+    many = len(sources) * len(destinations) > _MANY
+    for destination in destinations:
+        for source in sources:
+            near = abs(source.start_ns - destination.start_ns) < _HOUR_NS
+            if source.stream != destination.stream and (near or not many):
+                yield fit(source, destination)
 
 
-def _distance(source: Seen, destination: Seen) -> tuple[int, int]:
-    """Smaller is nearer: first the sections that are on one host only, then the time between the begins and the ends."""
-    differing = 0
-    for rule, asked in destination.asked.items():
-        offered = source.offered.get(rule, {})
-        differing += sum(abs(asked[key] - len(offered.get(key, ()))) for key in {*asked, *offered})
-    apart = abs(source.start_ns - destination.start_ns) + abs(source.end_ns - destination.end_ns)
-    return differing, apart
+def _chosen(fits: Sequence[Fit]) -> dict[bytes, Fit]:
+    """For each destination, by its span id, the fit that is taken: the best first, and then what is better as a whole.
+
+    Two idle guests fit to each other, and with clocks that differ the nearest is not the right one. So a pair that is not sure
+    gives way where that leaves fewer alone, or all of them nearer to each other.
+    """
+    chosen: dict[bytes, Fit] = {}
+    _force(chosen, fits)
+    unsure = [one for one in fits if not one.sure]
+    by_pair = {(one.destination.span_id, one.source.span_id): one for one in unsure}
+    while any(_exchanged(chosen, by_pair, one) for one in unsure):
+        pass  # each exchange makes the whole better, so it ends
+    return chosen
+
+
+def _force(chosen: dict[bytes, Fit], fits: Sequence[Fit]) -> None:
+    """Take the fits in their order whose two migrations are still free."""
+    taken = {one.source.span_id for one in chosen.values()}
+    for one in fits:
+        if one.source.span_id not in taken and one.destination.span_id not in chosen:
+            taken.add(one.source.span_id)
+            chosen[one.destination.span_id] = one
+
+
+def _exchanged(chosen: dict[bytes, Fit], by_pair: Mapping[tuple[bytes, bytes], Fit], one: Fit) -> bool:
+    """Take this fit if it, and what those that had its two migrations get for them, is better; whether it was."""
+    destination, source = one.destination.span_id, one.source.span_id
+    mine = chosen.get(destination)
+    theirs = next((other for other in chosen.values() if other.source.span_id == source), None)
+    if mine is one or theirs is None or theirs.sure or (mine is not None and mine.sure):
+        return False
+    taken = {other.source.span_id for other in chosen.values()}
+    left = theirs.destination.span_id
+    instead = (
+        [by_pair.get((left, mine.source.span_id))]
+        if mine
+        else [f for (d, s), f in by_pair.items() if d == left and s not in taken]
+    )
+    best = min(filter(None, instead), key=Fit.rank, default=None)
+    if best is None or _strain(one) + _strain(best) >= _strain(theirs) + (_strain(mine) if mine else SKEW_NS**2):
+        return False
+    chosen[destination], chosen[left] = one, best
+    return True
+
+
+def _strain(one: Fit) -> int:
+    """Two clocks that differ a little are likelier than one that differs much."""
+    return one.apart_ns**2
+
+
+def _joined(one: Fit) -> Join:
+    source = one.source
+    links = _links(source, one.destination)
+    return Join(source.trace_id, source.span_id, source.start_ns + one.offset.applied_ns, links)
+
+
+def _shifts(stream: int, chosen: Mapping[bytes, Fit]) -> Shifts:
+    joined = sorted(
+        (one for one in chosen.values() if one.destination.stream == stream), key=lambda one: one.destination.start_ns
+    )
+    return Shifts(
+        {one.destination.span_id: one.offset for one in joined if one.source.log.timed and one.destination.log.timed},
+        {one.source.trace_id: one.offset.applied_ns for one in joined},
+        [one.destination.start_ns for one in joined],
+        [one.offset.applied_ns for one in joined],
+    )
+
+
+def _doubts(one: Fit) -> Iterator[str]:
+    """What the user should know of two that were joined."""
+    source, destination, offset = one.source.log.name, one.destination.log.name, one.offset
+    if one.against:
+        yield f"{destination}: it was joined to {source} because they were named so, but {one.against}."
+    if offset.contradictory and offset.min_ns is not None and offset.max_ns is not None:
+        yield (
+            f"{destination}: its clock cannot be compared with that of {source}: by what arrived it is ahead by at most "
+            f"{offset.max_ns / SECOND_NS:.6f} s, by what was answered by at least {offset.min_ns / SECOND_NS:.6f} s. "
+            "One of the two was set or ran unevenly meanwhile. Its times are left as they are in the log."
+        )
+    elif offset.differing and not offset.applied_ns:
+        yield (
+            f"{destination}: its clock differs from that of {source}, but it is not known by how much: stamps go back in one "
+            "of the two, so its clock was set, and no answer bounds the difference. Its times are left as they are in the log."
+        )
+
+
+def _left_alone(destinations: Sequence[Seen], fits: Sequence[Fit], joined: Container[bytes]) -> Iterator[str]:
+    """What belongs to nothing, though there are logs of the other side."""
+    said: set[str] = set()
+    for destination in destinations:
+        best = next((one for one in fits if one.destination is destination), None)
+        if best is None or destination.span_id in joined:
+            continue
+        source = best.source.log.name
+        said |= {source, destination.log.name}
+        why = best.against or "that one belongs to another log"
+        yield (
+            f"{destination.log.name}: its migration belongs to no other log that was given (nearest is {source}, but {why}), "
+            "so it has a trace of its own. If it is of the same migration as one, name both with --source and --destination."
+        )
+    for name in dict.fromkeys(one.source.log.name for one in fits):
+        if name not in said and not any(one.source.span_id in joined for one in fits if one.source.log.name == name):
+            yield f"{name}: none of its migrations belongs to any other log that was given, so each has a trace of its own."
+
+
+def _sideless(migrations: Sequence[Seen]) -> Iterator[str]:
+    """Logs of which nothing tells the side, where there are others."""
+    if len({m.stream for m in migrations}) > 1:
+        for name in dict.fromkeys(m.log.name for m in migrations if m.role is None):
+            yield (
+                f"{name}: nothing in it tells whether it is the source's or the destination's, so its migration is joined to "
+                "no other. Say so with --source or --destination."
+            )
 
 
 def _links(source: Seen, destination: Seen) -> dict[str, dict[Key, list[Link | None]]]:

@@ -23,7 +23,7 @@ class Join(NamedTuple):
 
     Attributes:
         trace_id: The trace it is part of.
-        parent_id: The other host's root span, which began at `parent_start_ns`.
+        parent_id: The other host's root span, which began at `parent_start_ns` by this host's clock.
         links: Spans over there that spans here may point to: rule -> key -> in their order, None where there is none.
     """
 

@@ -96,6 +96,10 @@ class Processes:
         events, threads, processes = ({row[place] for row in rows} for place in (2, 1, 5))
         return processes == {None} and threads <= self._of.keys() and events.isdisjoint(_TELLING)
 
+    def known(self, row: Row) -> int | None:
+        """The process that a row comes from if rows before it tell."""
+        return self._of.get(row.thread) if row.process is None else self._by_id.get(row.process)
+
     def of(self, row: Row) -> int:
         """The process that a row comes from."""
         if row.process is not None:

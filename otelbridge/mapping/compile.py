@@ -48,6 +48,8 @@ class _Compiled:
     named: list[NamedRule] = field(default_factory=list)
     """References to other rules, checked when all files were read."""
     layout: Layout = field(default_factory=Layout)
+    disabled: frozenset[str] = frozenset()
+    """Ids of rules that do not count."""
 
 
 def compile_mappings(files: Sequence[File], catalogue: Catalogue) -> Mapping:
@@ -57,19 +59,19 @@ def compile_mappings(files: Sequence[File], catalogue: Catalogue) -> Mapping:
         MappingError: With every problem of every file.
     """
     compiled = _Compiled()
-    problems: list[Problems] = []
     # What the user wrote comes first, so that it is there before the shipped rule that it replaces.
-    for file in sorted(files, key=lambda f: f.shipped):
-        root, found = parse(file.text, file.path)
-        problems.append(found)
-        if root is None or root.kind == "null":
-            if not found.found:
-                start = Location(file.path, 1, 1)
-                found.add(start, "the file is empty", "a mapping begins with 'version: 1' and 'scope: NAME'")
-            continue
-        _compile(file, root, found, catalogue, compiled)
+    parsed = [(file, *parse(file.text, file.path)) for file in sorted(files, key=lambda f: f.shipped)]
+    compiled.disabled = frozenset(node.text for _, root, _ in parsed for node in _disabling(root))
+    for file, root, found in parsed:
+        if root is not None and root.kind != "null":
+            _compile(file, root, found, catalogue, compiled)
+        elif not found.found:
+            start = Location(file.path, 1, 1)
+            found.add(start, "the file is empty", "a mapping begins with 'version: 1' and 'scope: NAME'")
+    for _, root, found in parsed:
+        _check_disabling(_disabling(root), found, compiled)
     _check_named(compiled)
-    every = [problem for found in problems for problem in found.found]
+    every = [problem for _, _, found in parsed for problem in found.found]
     if every:
         raise MappingError(every)
     rows = compiled.layout.rows
@@ -98,6 +100,8 @@ def _compile(file: File, root: Node, problems: Problems, catalogue: Catalogue, c
     readers = _readers(file, nodes, Scope(scope, otelbridge.__version__), catalogue, compiled)
     _rules(file, found, readers, compiled)
     _unmapped(found.get("unmapped"), readers, compiled)
+    for node in nodes.items(found.get("disable"), "'disable'"):
+        nodes.text(node, "the id of a rule")
     for node in nodes.items(found.get("tests"), "'tests'"):
         test = read_test(nodes, node, file.path)
         if test is not None:
@@ -127,11 +131,11 @@ def _rules(file: File, found: dict[str, Node], readers: FileReaders, compiled: _
 
 
 def _is_new(section: str, key: Node, file: File, nodes: NodeReader, compiled: _Compiled) -> bool:
-    """Whether the rule counts: a shipped one gives way to a user's of the same id."""
+    """Whether the rule counts: a disabled one does not, and a shipped one gives way to a user's of the same id."""
     first = compiled.places.setdefault((section, key.text), key.location)
     if first is not key.location and not file.shipped:
         nodes.problem(key, f"'{key.text}' is defined already at {first.path}:{first.line}", "give one of the two another name")
-    return first is key.location
+    return first is key.location and key.text not in compiled.disabled
 
 
 def _unmapped(node: Node | None, readers: FileReaders, compiled: _Compiled) -> None:
@@ -143,6 +147,31 @@ def _unmapped(node: Node | None, readers: FileReaders, compiled: _Compiled) -> N
 
 
 # --- what crosses files -----------------------------------------------------------------------------
+
+
+def _disabling(root: Node | None) -> list[Node]:
+    """The ids that a file disables."""
+    entries = root.entries if root is not None and root.kind == "map" else []
+    return [node for key, value in entries if key.text == "disable" for node in value.items if node.kind == "text"]
+
+
+def _check_disabling(nodes: Sequence[Node], problems: Problems, compiled: _Compiled) -> None:
+    """What is disabled exists, and not in the same file."""
+    known = list(dict.fromkeys(name for _, name in compiled.places))
+    for node in nodes:
+        own = [p for (_, name), p in compiled.places.items() if name == node.text and p.path == problems.path]
+        if own:
+            problems.add(node, f"'{node.text}' is defined in this file, in line {own[0].line}", "remove one of the two")
+        elif node.text in compiled.instruments and node.text not in known:
+            problems.add(node, f"'{node.text}' is the metric of another rule", "disable or replace that rule")
+        elif node.text not in known:
+            problems.add(node, f"there is no rule '{node.text}' to disable", did_you_mean(node.text, known))
+        for keeper in [named.keeper for named in compiled.named if named.keeper and named.node.text == node.text]:
+            problems.add(
+                node,
+                f"'{node.text}' cannot be disabled, because '{keeper}' keeps its slowest spans per '{node.text}'",
+                f"disable '{keeper}' too, or put a rule of your own in its place",
+            )
 
 
 def _check_named(compiled: _Compiled) -> None:
@@ -157,7 +186,7 @@ def _check_named(compiled: _Compiled) -> None:
         "machine": list(compiled.machines),
     }
     told: set[frozenset[str]] = set()
-    for problem, node, wanted, inside in compiled.named:
+    for problem, node, wanted, inside, _ in compiled.named:
         name = node.text
         if name and name not in known[wanted] and name not in broken:
             other = f"'{name}' is no {wanted}" if name in known["rule"] else f"there is no {wanted} '{name}'"

@@ -95,7 +95,7 @@ def parse_expression(text: str) -> Expression:
     if _NAME.fullmatch(text):
         return Expression(text, _named(text))
     stripped = text.strip()
-    column = len(text) - len(text.lstrip())
+    column = len(text) - len(text.lstrip()) if stripped else 0
     try:
         tree = _parsed(stripped)
         _check(tree, stripped)

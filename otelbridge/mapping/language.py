@@ -24,6 +24,11 @@ FILE: Section = {
     "spans": Key("rules by id", "What has a begin and an end. The id is the span's name, unless `name` is given."),
     "machines": Key("rules by id", "State machines: one root span, and a child span for each state."),
     "metrics": Key("rules by name", "Counters, gauges and histograms; a name may have a list of rules that feed it."),
+    "disable": Key(
+        "list of ids",
+        "Rules of other files, shipped ones too, that do not count: ids of spans and machines, names of metrics. What is "
+        "inside a disabled rule, or points to it, does without it; what keeps its slowest `per` one needs it.",
+    ),
     "unmapped": Key("reasons by event", "Events that are left out on purpose, each with the reason."),
     "tests": Key("list of tests", "Lines of a log and what must come of them, for `otelbridge mapping test`."),
 }

@@ -20,12 +20,16 @@ _REPEATED = ("close", "stack", "queue", "ignore", "prefer")
 
 
 class NamedRule(NamedTuple):
-    """A place where a rule names another one. `inside` is the rule that would be inside it, else empty."""
+    """A place where a rule names another one.
+
+    `inside` is the rule that would be inside it, `keeper` the one that keeps its slowest spans per it; else both are empty.
+    """
 
     problem: Noted
     node: Node
     wanted: Literal["rule", "span", "machine"]
     inside: str = ""
+    keeper: str = ""
 
 
 class SpanReader:
@@ -83,7 +87,7 @@ class SpanReader:
             ordinals=ordinals,
             notes=self._events.notes(keys.get("events"), language.EVENT, key),
             links=self._links(keys.get("links"), rule_id, begin_events),
-            keep=self._keep(keys.get("keep")),
+            keep=self._keep(keys.get("keep"), rule_id),
             duration=self._readers.instruments.duration(keys.get("duration"), names, f"{rule_id} spans"),
             path=self._readers.path,
         )
@@ -208,14 +212,15 @@ class SpanReader:
                 found.append(LinkTo(target.text, keys))
         return tuple(found)
 
-    def _keep(self, node: Node | None) -> Keep | None:
+    def _keep(self, node: Node | None, rule_id: str) -> Keep | None:
         if node is None:
             return None
         keys = self._nodes.keys(node, language.KEEP, "'keep'")
         if "slowest" not in keys or "per" not in keys:
             return None
         number = self._nodes.at_least_one(keys["slowest"], "'slowest' of")
-        return Keep(number or 1, self._name(keys["per"], "a machine", "machine"))
+        self._named.append(NamedRule(self._nodes.problem, keys["per"], "machine", keeper=rule_id))
+        return Keep(number or 1, self._nodes.text(keys["per"], "a machine"))
 
 
 class _AttributesByPair:

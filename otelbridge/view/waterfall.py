@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 from typing import Any
@@ -42,6 +42,7 @@ _LOSS_ROWS = 10
 _EVENT_ROWS = 8
 _TEMPO_SLACK_NS = 120 * SECOND_NS
 """`ingestion_time_range_slack` of Tempo as shipped: what is older when it arrives is not found by search."""
+_WORTH_SAYING_NS = SECOND_NS
 _PAGES = ("qemu.migration.channel.pages", "qemu.migration.channel.zero_pages")
 
 Part = str | tuple[str, str]
@@ -262,6 +263,9 @@ class Drawing:
         if self._clock.kind == "assumed":
             text = "The times are assumed (--assume-start): the log has no time stamps. Only their order comes from the log."
             page.paragraph("  times        ", text, "yellow")
+        for number in migration.ordered_sides():
+            for text in _clock_words(migration.sides[number]):
+                page.paragraph("  clocks       ", text, "yellow")
         self._transferred()
 
     def _transferred(self) -> None:
@@ -564,6 +568,30 @@ def _process(side: Side) -> str:
         f"pid {resource['process.pid']}" if "process.pid" in resource else "",
     ]
     return ", ".join(filter(None, known))
+
+
+def _clock_words(side: Side) -> Iterator[str]:
+    """That the times of a host were put on the other's clock, or why a large difference was left; nothing where they agree."""
+    name = side.file or "its log"
+    low, high, applied = (_offset(side, which) for which in ("min", "max", "applied"))
+    if applied:
+        ahead = "ahead of" if applied > 0 else "behind"
+        about = "at least " if low is None or high is None else ""
+        off = "" if low is None or high is None else f", give or take {duration_text((high - low + 1) // 2)}"
+        yield (
+            f"{name}: its clock is {about}{duration_text(abs(applied))} {ahead} the source's{off}; "
+            f"its times are shown {duration_text(abs(applied))} {'earlier' if applied > 0 else 'later'}."
+        )
+    elif low is None and high is not None and high >= _WORTH_SAYING_NS:
+        yield (
+            f"{name}: its clock may be up to {duration_text(high)} ahead of the source's; nothing that it sent tells, so its "
+            "times are as they are in the log."
+        )
+
+
+def _offset(side: Side, which: str) -> int | None:
+    value = side.root.attributes.get(f"otelbridge.clock.offset_{which}") if side.root is not None else None
+    return value if isinstance(value, int) else None
 
 
 def _root_name(side: Side) -> str:

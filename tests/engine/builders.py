@@ -11,13 +11,17 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from otelbridge.catalogue import TextDecoder, builtin
+from otelbridge.catalogue import Catalogue, TextDecoder, builtin
 from otelbridge.engine import Accounting, Engine, Join, LinkIndex, Stream
+from otelbridge.engine.clocks import ARGUMENTS, Listener
+from otelbridge.engine.fits import Log, seen
+from otelbridge.engine.fits import Seen as Migration
 from otelbridge.engine.ids import stream_key
+from otelbridge.engine.joins import Joined, join
 from otelbridge.mapping import File, compile_mappings, shipped_files
 from otelbridge.mapping import Mapping as Rules
 from otelbridge.readers import LogReader
-from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Value
+from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Plan, Value
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
 MS = 1_000_000
@@ -50,9 +54,9 @@ def text_of(log: str) -> bytes:
     )
 
 
-def batches(mapping: Rules, blocks: Iterable[bytes]) -> Iterator[Batch]:
+def batches(mapping: Rules, blocks: Iterable[bytes], catalogue: Catalogue | None = None) -> Iterator[Batch]:
     """What the log reader makes of the blocks."""
-    catalogue = builtin()
+    catalogue = catalogue or builtin()
     sums = TextDecoder(catalogue, mapping.plan.sums)
     reader = LogReader(mapping.plan, catalogue.is_event, sums.decode)
     for block in blocks:
@@ -76,8 +80,9 @@ class Live:
         role: str | None = None,
         joins: Mapping[bytes, Join] | None = None,
         index: LinkIndex | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
-        self.decoder = TextDecoder(builtin(), mapping.plan.rows)
+        self.decoder = TextDecoder(catalogue or builtin(), mapping.plan.rows)
         self.engine = Engine(
             mapping,
             Stream(stream_key(name), role),
@@ -122,6 +127,7 @@ class Seen:
     open: int
     """Spans open after the last line, before the stream was ended."""
     index: LinkIndex = field(default_factory=LinkIndex)
+    late: int = 0
 
     def named(self, name: str) -> list[FinishedSpan]:
         return [span for span in self.spans if span.name == name]
@@ -148,19 +154,52 @@ def run(
     name: str = "stream",
     role: str | None = None,
     joins: Mapping[bytes, Join] | None = None,
+    catalogue: Catalogue | None = None,
 ) -> Seen:
     """A whole stream, fed in blocks of `cut` bytes, and ended."""
     compiled = rules(mapping) if isinstance(mapping, str) else mapping
     data = text_of(log) if isinstance(log, str) else log
     index = LinkIndex()
-    live = Live(compiled, name=name, role=role, joins=joins, index=index)
-    for batch in batches(compiled, pieces(data, cut) if cut else [data]):
+    live = Live(compiled, name=name, role=role, joins=joins, index=index, catalogue=catalogue)
+    for batch in batches(compiled, pieces(data, cut) if cut else [data], catalogue):
         live.feed(batch)
     live.engine.settle()
     live.take()
     open_spans = live.engine.open
     live.finish()
-    return Seen(live.spans, live.points, live.engine.accounting, open_spans, index)
+    return Seen(live.spans, live.points, live.engine.accounting, open_spans, index, live.engine.late)
+
+
+# --- several hosts --------------------------------------------------------------------------------------
+
+
+def heard(log: str | bytes) -> Listener:
+    """What of the messages between hosts stands in a log."""
+    listener = Listener(TextDecoder(builtin(), ARGUMENTS).decode)
+    for batch in batches(shipped()._replace(plan=Plan(ARGUMENTS)), [text_of(log) if isinstance(log, str) else log]):
+        for row in batch.rows:
+            listener.hear(row, 0)
+    return listener
+
+
+def joined_of(*logs: str | bytes, told: bool = False) -> Joined:
+    """What belongs together in logs named host0, host1, …; `told` if the user said which side each is of."""
+    found: list[Migration] = []
+    for number, log in enumerate(logs):
+        look = run(shipped(), log, name=f"host{number}")
+        known = Log(f"host{number}", told=told, steady=not look.late)
+        found += seen(number, known, look.spans, "migration", look.index, heard(log), 0)
+    return join(found)
+
+
+def hosts(*logs: str | bytes, told: bool = False) -> list[Seen]:
+    """All streams, looked at once and then read with what that told, as `convert` does."""
+    joined = joined_of(*logs, told=told)
+    streams = [run(shipped(), log, name=f"host{n}", joins=joined.joins) for n, log in enumerate(logs)]
+    for number, shifts in joined.shifts.items():
+        streams[number].spans = shifts.spans(streams[number].spans)
+        streams[number].points = shifts.points(streams[number].points)
+    return streams
 
 
 # --- any stream -----------------------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from otelbridge.engine.joins import join, seen
+import pytest
+
 from otelbridge.engine.machines import Join
 from otelbridge.records import FinishedSpan
-from tests.engine.builders import RECORDINGS, Seen, attribute, lines, run, shipped
+from tests.engine.builders import RECORDINGS, Seen, attribute, hosts, joined_of, lines, run, shipped
 
 Event = tuple[float, int, str]
 
@@ -26,6 +27,7 @@ def source(start_s: float, saved: list[Event], *, length_s: float = 1.0) -> list
     return [
         (start_s, 1, "migrate_set_state new state setup"),
         (start_s + 0.01, 1, "migration_set_outgoing_channel ioc=0x1 ioctype=qio-channel-socket hostname=b err=(nil)"),
+        (start_s + 0.02, 1, "migrate_set_state new state active"),
         *saved,
         (start_s + length_s, 1, "migrate_set_state new state completed"),
     ]
@@ -38,14 +40,6 @@ def destination(start_s: float, loaded: list[Event], *, length_s: float = 1.0) -
         *loaded,
         (start_s + length_s, 1, "migrate_set_state new state completed"),
     ]
-
-
-def hosts(*logs: str | bytes) -> list[Seen]:
-    """All streams, looked at once and then read with what that told, as `convert` does."""
-    looks = [run(shipped(), log, name=f"host{n}") for n, log in enumerate(logs)]
-    found = [one for n, look in enumerate(looks) for one in seen(n, look.spans, "migration", look.index)]
-    joins = join(found)
-    return [run(shipped(), log, name=f"host{n}", joins=joins) for n, log in enumerate(logs)]
 
 
 def roots(stream: Seen) -> list[FinishedSpan]:
@@ -105,16 +99,63 @@ def test_what_is_open_when_the_destination_opens_its_migration_points_too() -> N
 
 
 def test_where_the_hosts_disagree_on_the_number_of_sections_nothing_points_anywhere() -> None:
-    """Places would be wrong; numbers that agree still count."""
+    """Places would be wrong; numbers that agree still count. The user must have said that the two belong together."""
     saved, _ = sections(10.1, 2, 2, 3)
     _, loaded = sections(10.1, 2, 3)
-    src, dst = hosts(lines(*source(10, saved)), lines(*destination(10.02, loaded)))
+    src, dst = hosts(lines(*source(10, saved)), lines(*destination(10.02, loaded)), told=True)
     assert linked(dst, "loadvm.section", src) == [(2, []), (3, [3])]
 
 
-def test_the_only_two_migrations_belong_together_whatever_their_clocks_say() -> None:
-    src, dst = hosts(lines(*source(10, [])), lines(*destination(80, [])))
+def test_two_migrations_with_many_messages_alike_belong_together_whatever_their_clocks_say() -> None:
+    saved, loaded = sections(10.1, *[2] * 60)
+    late = [(at + 3600, thread, event) for at, thread, event in destination(10.02, loaded)]
+    src, dst = hosts(lines(*source(10, saved)), lines(*late))
     assert roots(dst)[0].parent_id == roots(src)[0].span_id
+
+
+def test_two_migrations_at_different_times_with_nothing_in_common_are_two() -> None:
+    _, dst = hosts(lines(*source(10, [])), lines(*destination(80, [])))
+    assert roots(dst)[0].parent_id == b""
+    (note,) = joined_of(lines(*source(10, [])), lines(*destination(80, []))).notes
+    assert note.startswith("host1: its migration belongs to no other log that was given (nearest is host0, but their clocks")
+
+
+def test_what_the_user_names_belongs_together_whatever_the_clocks_say() -> None:
+    src, dst = hosts(lines(*source(10, [])), lines(*destination(80, [])), told=True)
+    assert roots(dst)[0].parent_id == roots(src)[0].span_id
+    (note,) = joined_of(lines(*source(10, [])), lines(*destination(80, [])), told=True).notes
+    assert "because they were named so, but their clocks would have to be 70.000 s apart" in note
+
+
+@pytest.mark.parametrize(
+    ("sent", "arrived", "why"),
+    [
+        ([2, 2, 3], [2, 2, 3, 4], "section 4 arrived once and was sent never"),
+        ([2, 2, 3, 4], [2, 2, 3], "1 of the 4 sections that were sent did not arrive"),
+    ],
+)
+def test_migrations_whose_sections_differ_are_two(sent: list[int], arrived: list[int], why: str) -> None:
+    saved, _ = sections(10.1, *sent)
+    _, loaded = sections(10.1, *arrived)
+    logs = lines(*source(10, saved)), lines(*destination(10.02, loaded))
+    src, dst = hosts(*logs)
+    assert roots(dst)[0].trace_id != roots(src)[0].trace_id
+    assert dst.named("loadvm.section")[0].links == ()
+    (note,) = joined_of(*logs).notes
+    assert why in note
+
+
+def test_a_source_that_goes_on_after_the_destination_is_gone_is_of_another_migration() -> None:
+    saved, loaded = sections(10.1, *[2] * 30, step_s=0.1)
+    logs = lines(*source(10, saved, length_s=4)), lines(*destination(10.02, loaded[:10], length_s=1.5)[:-1])
+    (note,) = joined_of(*logs).notes
+    assert "sections were sent when the other had been gone for a second" in note
+
+
+def test_a_source_that_never_became_active_has_no_destination_that_completed() -> None:
+    failed: list[Event] = [(10, 1, "migrate_set_state new state setup"), (10.1, 1, "migration_socket_outgoing_error err=no"),
+                           (10.1, 1, "migrate_set_state new state failed")]  # fmt: skip
+    assert not joined_of(lines(*failed), lines(*destination(10.02, []))).joins
 
 
 def test_of_several_migrations_none_is_joined_to_one_at_another_time() -> None:
@@ -151,6 +192,23 @@ def test_a_chain_of_three_hosts_is_two_migrations() -> None:
     assert outgoing.parent_id == b""
     assert roots(c)[0].parent_id == outgoing.span_id
     assert len({s.trace_id for s in [*roots(a), *roots(b), *roots(c)]}) == 2
+
+
+def test_a_log_that_tells_no_side_is_said_to_be_joined_to_nothing() -> None:
+    states = [(10.0, 1, "migrate_set_state new state active"), (11.0, 1, "migrate_set_state new state completed")]
+    joined = joined_of(lines(*source(10, [])), lines(*states))
+    assert not joined.joins
+    assert joined.notes[0].startswith("host1: nothing in it tells whether it is the source's or the destination's")
+
+
+def test_a_clock_that_was_set_back_moves_nothing_where_no_answer_tells_by_how_much() -> None:
+    """Half of what arrived seems to have come before it was sent; which half is right nobody knows."""
+    saved, loaded = sections(10.1, *[2] * 30)
+    back = [(at - 0.5 * (place > 15), thread, event) for place, (at, thread, event) in enumerate(loaded)]
+    joined = joined_of(lines(*source(10, saved)), lines(*destination(10.02, back)))
+    (note,) = joined.notes
+    assert "it is not known by how much: stamps go back in one of the two" in note
+    assert [shifts.amounts for shifts in joined.shifts.values()] == [[0]]
 
 
 def test_a_source_has_one_destination() -> None:

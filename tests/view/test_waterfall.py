@@ -307,3 +307,36 @@ def test_trace_ids_come_last_with_a_hint_where_a_search_would_not_find_them(age_
     tail: Any = text[text.rindex("trace id\n") :]
     assert trace_id(1).hex() in tail
     assert ("ingestion_time_range_slack" in tail) is expected
+
+
+@pytest.mark.parametrize(
+    ("offset", "words"),
+    [
+        (
+            (2_999_973_000, 3_000_146_000, 3_000_059_500),
+            "is 3 s ahead of the source's, give or take 86.5 us; its times are shown 3 s",
+        ),
+        (
+            (-3_000_027_000, -2_999_854_000, -2_999_940_500),
+            "is 3 s behind the source's, give or take 86.5 us; its times are shown",
+        ),
+        ((None, -2_999_940_000, -2_999_940_000), "is at least 3 s behind the source's; its times are shown 3 s later"),
+        ((None, 3_000_060_000, 0), "may be up to 3 s ahead of the source's"),
+    ],
+)
+def test_a_clock_that_differs_is_told_with_how_far_and_how_certain(offset: tuple[int | None, ...], words: str) -> None:
+    names = (f"otelbridge.clock.offset_{name}" for name in ("min", "max", "applied"))
+    given = {name: value for name, value in zip(names, offset, strict=True) if value is not None}
+    picture = Picture()
+    picture.spans(SRC, source_spans())
+    picture.spans(DST, [root(40_150, "destination", start_ms=5, attributes=given)])
+    text = " ".join(shown(picture, width=200).split())
+    assert f"clocks dst.log: its clock {words}" in text
+
+
+def test_clocks_that_agree_are_not_spoken_of() -> None:
+    given = {"otelbridge.clock.offset_max": 60_000, "otelbridge.clock.offset_applied": 0}
+    picture = Picture()
+    picture.spans(SRC, source_spans())
+    picture.spans(DST, [root(40_150, "destination", start_ms=5, attributes=given)])
+    assert "clock" not in shown(picture)
