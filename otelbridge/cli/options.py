@@ -1,0 +1,50 @@
+"""What options of several commands take, and how their text is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from otelbridge.catalogue import Catalogue
+
+PATH = click.Path(path_type=Path)
+catalogue_option = click.option("--catalogue", type=PATH, metavar="FILE", help="The trace-events file to check against.")
+
+
+def duration_s(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
+    """Seconds, from a duration as a user writes it."""
+    from otelbridge.durations import duration_ns  # noqa: PLC0415
+
+    found = duration_ns(text)
+    if found is None:
+        raise click.BadParameter(f"'{text}' is no duration; a number with its unit is expected: 500ms, 30s, 10m.")
+    return found / 1e9
+
+
+def moment_ns(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """UTC nanoseconds, from an ISO time; without a zone it is UTC."""
+    if text is None:
+        return None
+    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is no time; for example 2026-01-31T03:00:00Z is expected.") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+def catalogue_of(path: Path | None) -> Catalogue:
+    """The built-in catalogue, or that of a file; what was skipped in the file is said."""
+    from otelbridge.pipeline import load_catalogue  # noqa: PLC0415
+
+    notes: list[str] = []
+    found = load_catalogue(path, notes)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    return found
