@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "view": {"records", "otlp"},
     "report": _CORE,
     "pipeline": _PIPELINE,
+    "explain": _PIPELINE,
     "service": _PIPELINE,
-    "cli": _PIPELINE | {"service"},
+    "cli": _PIPELINE | {"explain", "service"},
     "__main__": {"cli"},
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

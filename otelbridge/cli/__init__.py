@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 import otelbridge
+from otelbridge.cli.catalogue import catalogue_group
 from otelbridge.cli.convert import convert_command
 from otelbridge.cli.mapping import mapping_group
 from otelbridge.cli.spool import spool_group
@@ -26,6 +27,8 @@ _MAIN_EXAMPLES = """
 Examples:
   otelbridge convert src.log dst.log       print one migration, both hosts, as a waterfall
   otelbridge mapping check my.yaml         every problem of a mapping, with its place
+  otelbridge mapping events                which events to switch on in QEMU
+  otelbridge catalogue check FILE          whether the rules work with that QEMU
   otelbridge spool replay DIR              send what could not be delivered
 
 \b
@@ -76,5 +79,5 @@ def cli() -> None:
     """Turn QEMU's trace events of live migrations into OpenTelemetry spans and metrics."""
 
 
-for _command in (convert_command, mapping_group, spool_group):
+for _command in (convert_command, mapping_group, catalogue_group, spool_group):
     cli.add_command(_command)

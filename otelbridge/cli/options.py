@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from otelbridge.errors import UsageError
+
 if TYPE_CHECKING:
     from otelbridge.catalogue import Catalogue
+    from otelbridge.catalogue.trace_events import Declarations
 
 PATH = click.Path(path_type=Path)
 catalogue_option = click.option("--catalogue", type=PATH, metavar="FILE", help="The trace-events file to check against.")
+mapping_option = click.option(
+    "--mapping", "mappings", multiple=True, type=PATH, metavar="PATH", help="A mapping of your own, or a folder of them."
+)
+version_option = click.option("--qemu-version", metavar="VERSION", help="Of this version of QEMU alone, for example 7.2.")
 
 
 def duration_s(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
@@ -45,6 +53,42 @@ def catalogue_of(path: Path | None) -> Catalogue:
 
     notes: list[str] = []
     found = load_catalogue(path, notes)
-    for note in notes:
-        click.echo(f"note: {note}", err=True)
+    _tell(notes)
     return found
+
+
+def declarations_of(path: Path) -> Declarations:
+    """What a trace-events file declares; what was skipped in the file is said."""
+    from otelbridge.pipeline import load_declarations  # noqa: PLC0415
+
+    notes: list[str] = []
+    found = load_declarations(path, notes)
+    _tell(notes)
+    return found
+
+
+def _tell(notes: Sequence[str]) -> None:
+    from otelbridge.view.text import clean  # noqa: PLC0415
+
+    for note in notes:
+        click.echo(f"note: {clean(note)}", err=True)
+
+
+def version_of(text: str | None) -> str | None:
+    """The known release that a user names."""
+    from otelbridge.catalogue import resolve_version  # noqa: PLC0415
+
+    return resolve_version(text) if text else None
+
+
+def known_event(name: str, catalogue: Catalogue) -> str:
+    """The event of that name.
+
+    Raises:
+        UsageError: QEMU has none; with the one that it is most like.
+    """
+    if catalogue.is_event(name):
+        return name
+    close = catalogue.closest(name)
+    help_ = f"did you mean '{close}'?" if close else "the names are in QEMU's trace-events files; give others with --catalogue."
+    raise UsageError(f"There is no event '{name}'; {help_}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 import click
 
+_MIN_COLUMNS, _MAX_COLUMNS = 40, 200
 _PROGRESS_AFTER_S = 1.0
 _PROGRESS_EVERY_S = 0.1
 
@@ -34,6 +37,46 @@ def complain(text: str, *, located: bool = False) -> None:
     if lines and not located:
         lines[0] = f"otelbridge: {lines[0]}"
     click.echo("\n".join(lines), err=True)
+
+
+def columns() -> int | None:
+    """The width of the terminal that standard output is, None where it is none: then nothing needs to be cut or broken."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return min(_MAX_COLUMNS, max(_MIN_COLUMNS, shutil.get_terminal_size().columns))
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print results, without anything that a terminal would obey."""
+    from otelbridge.view.text import clean  # noqa: PLC0415
+
+    for line in lines:
+        click.echo(clean(line))
+
+
+def table(rows: Sequence[Sequence[str]], numbers: int = 0) -> list[str]:
+    """Rows whose cells stand below each other; the last cell of a row may be long, and is broken where a terminal ends.
+
+    The first `numbers` cells stand against the right.
+    """
+    from otelbridge.view.cells import padded, wrapped  # noqa: PLC0415
+    from otelbridge.view.text import clean  # noqa: PLC0415
+
+    width = columns()
+    cleaned = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(*(row[:-1] for row in cleaned), strict=True)] if cleaned else []
+    lines = []
+    for row in cleaned:
+        cells = [padded(cell, size, right=place < numbers) for place, (cell, size) in enumerate(zip(row, widths, strict=False))]
+        head = "".join(f"{cell}  " for cell in cells)
+        if width is None or len(head) + len(row[-1]) <= width:
+            lines.append((head + row[-1]).rstrip())
+        elif len(head) <= width // 2 and len(head) + max(map(len, row[-1].split())) <= width:
+            first, *rest = wrapped(row[-1], width - len(head), 20)
+            lines += [head + first, *(" " * len(head) + line for line in rest)]
+        else:
+            lines += [head.rstrip(), *("    " + line for line in wrapped(row[-1], width - 4, 20))]
+    return lines
 
 
 def show_warnings() -> None:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, cast
 from otelbridge.mapping import language
 from otelbridge.mapping.binding import Sides
 from otelbridge.mapping.evaluators import key_of
-from otelbridge.mapping.events import EventWith
+from otelbridge.mapping.events import EventWith, condition_text
 from otelbridge.mapping.expressions import compile_expression
 from otelbridge.mapping.key import Key, read_key
 from otelbridge.mapping.readers import FileReaders
@@ -109,7 +109,7 @@ class SpanReader:
 
     def _begins(self, begins: Sequence[EventWith], key: Key) -> dict[str, BeginOn]:
         return {
-            event: BeginOn(event, rank, self._events.when(keys.get("when"), event), key.of_begin(event))
+            event: BeginOn(event, rank, self._events.when(keys.get("when"), event), key.of_begin(event), condition_text(keys))
             for rank, (_, event, keys) in enumerate(begins)
         }
 
@@ -121,6 +121,7 @@ class SpanReader:
                 self._events.when(keys.get("when"), event),
                 key.of_end(event),
                 self._events.failure(keys.get("error"), event, begins),
+                condition_text(keys),
             )
             found[event] = (*found.get(event, ()), end)
         return found

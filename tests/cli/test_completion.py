@@ -30,7 +30,9 @@ def completions(*words: str) -> list[str]:
         (("convert", "--ass"), {"--assume-start"}),
         (("convert", "--s"), {"--source", "--spool"}),
         (("convert", "--format", ""), {"auto", "log"}),
-        (("mapping", ""), {"check", "test"}),
+        (("mapping", ""), {"check", "test", "coverage", "explain", "schema", "list", "events"}),
+        (("mapping", "events", "--format", ""), {"events-file", "qmp", "libvirt", "virsh", "hmp"}),
+        (("catalogue", ""), {"show", "diff", "check"}),
         (("spool", ""), {"verify", "show", "replay", "drop"}),
     ],
 )
