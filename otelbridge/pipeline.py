@@ -16,8 +16,7 @@ from otelbridge import report
 from otelbridge.catalogue import Catalogue, TextDecoder, builtin, resolve_version
 from otelbridge.engine import Engine, Join, LinkIndex, Stream
 from otelbridge.engine.ids import stream_key
-from otelbridge.engine.joins import Seen as Migration
-from otelbridge.engine.joins import join, seen
+from otelbridge.engine.joins import Seen, join, seen
 from otelbridge.engine.processes import Processes, two_sided
 from otelbridge.errors import ExportError, FormatError, UsageError
 from otelbridge.mapping import Mapping, MappingTest, load_with_shipped
@@ -33,7 +32,7 @@ from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Out
 if TYPE_CHECKING:
     from otelbridge.catalogue.trace_events import Declarations
     from otelbridge.engine.observed import Observer
-    from otelbridge.mapping.coverage import Seen
+    from otelbridge.mapping.coverage import Fate
     from otelbridge.otlp.outbox import Outbox
     from otelbridge.view.picture import Picture
 
@@ -406,7 +405,7 @@ def _survey(setup: _Setup, traces: Sequence[TraceInput]) -> dict[bytes, Join]:
     """A first look at all inputs for which destination belongs to which source; none where there cannot be two of them."""
     if len(traces) == 1 and not _two_sided(traces[0]):
         return {}
-    found: list[Migration] = []
+    found: list[Seen] = []
     mapping = _of_joins(setup.mapping)
     for number, trace in enumerate(traces):
         found += _seen(setup, trace, mapping, number * 1000)
@@ -438,7 +437,7 @@ def _of_joins(mapping: Mapping) -> Mapping:
     return mapping._replace(spans=spans, machines=machines, metrics=())
 
 
-def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> list[Migration]:
+def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> list[Seen]:
     """The migrations of one input; its processes are streams of their own, numbered from `first`."""
     decoder = _decoder(setup, trace, mapping.plan.rows)
     indexes: list[LinkIndex] = []
@@ -609,16 +608,16 @@ def watch(
     return reports
 
 
-def seen_in(options: ConvertOptions, *, env: MappingType[str, str], progress: Progress) -> dict[str, Seen]:
+def fates_in(options: ConvertOptions, *, env: MappingType[str, str], progress: Progress) -> dict[str, Fate]:
     """What became of each event in the inputs."""
     from otelbridge.engine.tally import Tally  # noqa: PLC0415  # a conversion does not need it
-    from otelbridge.mapping.coverage import Seen  # noqa: PLC0415
+    from otelbridge.mapping.coverage import Fate  # noqa: PLC0415
 
     tally = Tally()
     watch(options, tally, env=env, progress=progress)
     tally.finish()
     return {
-        event: Seen(came, tally.paired[event], tally.left_open[event], tally.orphaned[event])
+        event: Fate(came, tally.paired[event], tally.left_open[event], tally.orphaned[event], tally.unread_texts[event])
         for event, came in tally.came_up.items()
     }
 

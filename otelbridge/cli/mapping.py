@@ -96,17 +96,17 @@ def coverage(files: tuple[str, ...], mappings: tuple[Path, ...], catalogue: Path
     from otelbridge.catalogue.declared import migration_events  # noqa: PLC0415
     from otelbridge.mapping import load_with_shipped  # noqa: PLC0415
     from otelbridge.mapping.coverage import coverage as coverage_of  # noqa: PLC0415
-    from otelbridge.pipeline import ConvertOptions, seen_in  # noqa: PLC0415
+    from otelbridge.pipeline import ConvertOptions, fates_in  # noqa: PLC0415
 
     version, known = version_of(qemu_version), catalogue_of(catalogue)
     events = migration_events(known, version, of_file=catalogue is not None)
     rules = load_with_shipped(mappings, known)
-    seen = {}
+    fates = {}
     if files:
         options = ConvertOptions(files, mappings=mappings, catalogue=catalogue, qemu_version=qemu_version)
         with Progress() as progress:
-            seen = seen_in(options, env=os.environ, progress=progress.tell)
-    found = coverage_of(rules, events, seen)
+            fates = fates_in(options, env=os.environ, progress=progress.tell)
+    found = coverage_of(rules, events, fates)
     heads = [*_COUNTS, "event: used by"] if files else ["event", "used by"]
     tell(table([heads, *(_covered_row(one, counted=bool(files)) for one in found)], numbers=len(_COUNTS) if files else 0))
     used, left_out = sum(bool(one.uses) for one in found), sum(not one.uses and bool(one.reason) for one in found)
@@ -122,8 +122,9 @@ def _covered_row(one: Covered, *, counted: bool) -> list[str]:
     text = uses or (f"left out: {one.reason}" if one.reason else "nothing")
     if not counted:
         return [one.event, text]
-    numbers = (one.seen.came, one.seen.paired, one.seen.open, one.seen.orphaned, one.unmapped)
-    return [*(str(number or "-") for number in numbers), f"{one.event}: {text}"]
+    numbers = (one.fate.came, one.fate.paired, one.fate.open, one.fate.orphaned, one.unmapped)
+    unread = f"{one.fate.unread} with a text that fits no declaration; " if one.fate.unread else ""
+    return [*(str(number or "-") for number in numbers), f"{one.event}: {unread}{text}"]
 
 
 _AS = {

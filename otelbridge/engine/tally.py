@@ -18,6 +18,7 @@ class Tally:
         paired: Spans that it began and whose end came, and spans that it ended.
         left_open: Spans that it began and that no event ended.
         orphaned: It should have ended something, and no rule could use it.
+        unread_texts: Its text fits no declaration.
     """
 
     def __init__(self) -> None:
@@ -25,6 +26,7 @@ class Tally:
         self.paired: Counter[str] = Counter()
         self.left_open: Counter[str] = Counter()
         self.orphaned: Counter[str] = Counter()
+        self.unread_texts: Counter[str] = Counter()
         self._event, self._ends, self._used = "", False, False
 
     def came(self, _time_ns: int, row: Row) -> None:
@@ -37,8 +39,9 @@ class Tally:
         """Events that were counted only."""
         self.came_up[event] += number
 
-    def unread(self, _event: str) -> None:
+    def unread(self, event: str) -> None:
         """It came, and no rule got it."""
+        self.unread_texts[event] += 1
 
     def tried(self, attempt: Attempt) -> None:
         """What a rule made of the event."""

@@ -10,7 +10,7 @@ from otelbridge.mapping.rules import Mapping
 from otelbridge.mapping.uses import Use, uses_of
 
 
-class Seen(NamedTuple):
+class Fate(NamedTuple):
     """How often an event came in logs, and what became of it.
 
     Attributes:
@@ -18,12 +18,14 @@ class Seen(NamedTuple):
         paired: Of a begin: spans that it began and whose end came. Of an end: spans that it ended.
         open: Spans that it began and whose end never came.
         orphaned: It should have ended a span, but there was none, and no other rule used it.
+        unread: Its text fits no declaration, so no rule got it.
     """
 
     came: int = 0
     paired: int = 0
     open: int = 0
     orphaned: int = 0
+    unread: int = 0
 
 
 class Covered(NamedTuple):
@@ -32,7 +34,7 @@ class Covered(NamedTuple):
     event: str
     uses: tuple[Use, ...]
     reason: str
-    seen: Seen
+    fate: Fate
 
     @property
     def is_covered(self) -> bool:
@@ -42,18 +44,19 @@ class Covered(NamedTuple):
     @property
     def unmapped(self) -> int:
         """How often it came without a rule that uses it."""
-        return 0 if self.uses else self.seen.came
+        return 0 if self.uses else self.fate.came
 
     @property
     def hole(self) -> int:
         """How many of these events were lost on the rules; what is left out on purpose is not lost."""
-        return (0 if self.reason else self.unmapped) + self.seen.open + self.seen.orphaned
+        return (0 if self.reason else self.unmapped) + self.fate.open + self.fate.orphaned + self.fate.unread
 
 
-def coverage(mapping: Mapping, events: Iterable[str], seen: MappingType[str, Seen]) -> list[Covered]:
+def coverage(mapping: Mapping, events: Iterable[str], fates: MappingType[str, Fate]) -> list[Covered]:
     """What the rules do with each of these events, the biggest hole first, then what came, then what nobody has thought of."""
     uses = uses_of(mapping)
     found = [
-        Covered(event, tuple(uses.get(event, ())), mapping.unmapped.get(event, ""), seen.get(event, Seen())) for event in events
+        Covered(event, tuple(uses.get(event, ())), mapping.unmapped.get(event, ""), fates.get(event, Fate()))
+        for event in events
     ]
-    return sorted(found, key=lambda one: (-one.hole, not one.seen.came, one.is_covered, -one.seen.came, one.event))
+    return sorted(found, key=lambda one: (-one.hole, not one.fate.came, one.is_covered, -one.fate.came, one.event))

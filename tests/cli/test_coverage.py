@@ -74,6 +74,13 @@ def test_the_biggest_hole_comes_first(tmp_path: Path) -> None:
     assert ranked["migration_bitmap_sync_end"] == ["1", "1", "-", "-", "-"]
 
 
+def test_a_text_that_fits_no_declaration_is_a_hole(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_text("7@10.000100:savevm_section_start what is this\n7@10.000200:migrate_set_state new state setup\n")
+    first = call("mapping", "coverage", path).out.splitlines()[1]
+    assert first.endswith("savevm_section_start: 1 with a text that fits no declaration; begin of savevm.section")
+
+
 def test_pages_that_are_requested_without_an_answer_are_a_hole() -> None:
     """Only the requests were switched on in this recording, not what places the pages."""
     folder = RECORDINGS / "qemu-10.2.0-log" / "postcopy"
