@@ -13,6 +13,7 @@ import pytest
 from otelbridge.catalogue import builtin
 from otelbridge.catalogue.hot import hot_events
 from otelbridge.mapping import compile_mappings, shipped_files
+from otelbridge.mapping.rules import SpanRule
 from otelbridge.mapping.schema import schema
 from otelbridge.mapping.uses import uses_of
 from tests.convert.command import call
@@ -101,6 +102,13 @@ def test_the_low_cost_is_without_what_comes_for_every_page_field_or_packet(mine:
     assert {hot_events()[event].kind for event in left_out} <= {"page", "field", "packet"}
     assert not {event for event in low if event in hot_events() and hot_events()[event].kind != "turn"}
     assert done.err == f"note: {len(left_out)} events for every page, field or packet left out; --cost all has them.\n"
+
+
+@pytest.mark.parametrize("rule", MAPPING.spans, ids=lambda rule: rule.id)
+def test_the_low_cost_has_both_halves_of_a_span_or_none(rule: SpanRule) -> None:
+    low = set(events())
+    if not rule.until_next:
+        assert bool(low & rule.begins.keys()) == bool(low & rule.ends.keys())
 
 
 @pytest.mark.parametrize("version", ["3.1", "4.1", "7.2", "10.2"])
