@@ -16,6 +16,7 @@ from otelbridge.mapping import Mapping as Rules
 from otelbridge.mapping.rules import SpanRule
 from otelbridge.mapping.uses import Use, uses_of
 from otelbridge.pipeline import ConvertOptions, Progress, rows_of, watch
+from otelbridge.readers.open import open_input
 from otelbridge.records import ERROR, SECOND_NS, FinishedSpan, MetricPoint, Outcome, Resource, Row, Signal, Value
 from otelbridge.view.text import duration_text
 
@@ -136,6 +137,8 @@ class Explained(NamedTuple):
     attempts: tuple[Attempt, ...]
     read: bool
     alike: int = 1
+    line: int | None = None
+    """Where it stands in a log with stamps, counted from 1."""
 
 
 class Explainer:
@@ -287,6 +290,11 @@ def explain(question: Question, asked: Asked) -> Answer:
         UsageError: There is no such event, time or span in the inputs.
         OtelbridgeError: The inputs cannot be read.
     """
+    answer = _answer(question, asked)
+    return answer._replace(events=tuple(_with_lines(answer.events)))
+
+
+def _answer(question: Question, asked: Asked) -> Answer:
     if question.at is not None:
         return _at(question.at, asked)
     if question.event is not None:
@@ -345,6 +353,48 @@ def _untried(near: Near) -> Explained:
     return Explained(near.path, near.row.time_ns or 0, near.row, (), read=True)
 
 
+def _with_lines(events: Sequence[Explained]) -> Iterator[Explained]:
+    """The events with the numbers of their lines, where these can be found by stamp and text."""
+    numbers: dict[tuple[str, bytes], int] = {}
+    for path in dict.fromkeys(one.path for one in events):
+        texts = [text for one in events if one.path == path for text in _as_written(one.row)]
+        opened = open_input(path, again=True)
+        numbers |= {(path, text): number for text, number in _found(opened.blocks(), texts)}
+        opened.close()
+    for one in events:
+        found = [numbers[one.path, text] for text in _as_written(one.row) if (one.path, text) in numbers]
+        yield one._replace(line=found[0] if found else None)
+
+
+def _as_written(row: Row) -> Iterator[bytes]:
+    """How a log's line may look, from the stamp on: up to QEMU 10.0, from 10.1 on, without fractions."""
+    if row.time_ns is None:
+        return
+    seconds, rest = divmod(row.time_ns, SECOND_NS)
+    text = row.event.encode() + (b" " + row.raw if row.raw else b"")
+    moment = f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
+    yield f"@{seconds}.{rest // 1000:06d}:".encode() + text
+    yield f"{moment}.{rest // 1000:06d}Z ".encode() + text
+    yield f"{moment}Z ".encode() + text
+
+
+def _found(blocks: Iterator[bytes], texts: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
+    """The number of the first line that each text stands in."""
+    left, lines, rest = list(dict.fromkeys(texts)), 1, b""
+    for block in blocks:
+        data = rest + block
+        whole = data.rfind(b"\n") + 1
+        for text in left.copy():
+            place = data.find(text, 0, whole)
+            while place >= 0 and data[place + len(text) : whole].split(b"\n", 1)[0].strip():
+                place = data.find(text, place + 1, whole)  # only the beginning of a longer one
+            if place >= 0:
+                yield text, lines + data.count(b"\n", 0, place)
+                left.remove(text)
+        lines += data.count(b"\n", 0, whole)
+        rest = data[whole:]
+
+
 # --- in words -------------------------------------------------------------------------------------------
 
 
@@ -360,7 +410,8 @@ class Words:
         """An event, its arguments, and what each rule tried with it; what had an effect comes first."""
         row = one.row
         thread = "" if row.thread is None else f", thread {row.thread}"
-        yield f"{one.path}: {moment_text(one.time_ns)}{thread}"
+        place = one.path if one.line is None else f"{one.path}:{one.line}"
+        yield f"{place}: {moment_text(one.time_ns)}{thread}"
         yield f"  {row.event} {_text(row)}".rstrip()
         arguments = self._arguments(row, self.answer.versions.get(one.path))
         if arguments:

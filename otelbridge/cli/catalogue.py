@@ -12,6 +12,7 @@ from otelbridge.cli.options import (
     PATH,
     catalogue_of,
     catalogue_option,
+    complete_event,
     declarations_of,
     known_event,
     mapping_option,
@@ -42,7 +43,7 @@ Examples:
 
 
 @catalogue_group.command(epilog=_SHOW_EXAMPLES)
-@click.argument("event", required=False)
+@click.argument("event", required=False, shell_complete=complete_event)
 @version_option
 @catalogue_option
 def show(event: str | None, qemu_version: str | None, catalogue: Path | None) -> None:

@@ -13,6 +13,7 @@ from otelbridge.cli.options import (
     PATH,
     catalogue_of,
     catalogue_option,
+    complete_event,
     known_event,
     mapping_option,
     version_of,
@@ -144,7 +145,10 @@ Examples:
 @mapping_group.command(epilog=_EXPLAIN_EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option("--at", metavar="TIME", help="The events at this time, as the log, the waterfall or ISO 8601 has it.")
-@click.option("--event", metavar="NAME", help="Every event of this name; those that went the same way are shown once.")
+@click.option(
+    "--event", metavar="NAME", shell_complete=complete_event,
+    help="Every event of this name; those that went the same way are shown once.",
+)  # fmt: skip
 @click.option("--span", metavar="ID", help="The events that began and ended the span with this id.")
 @mapping_option
 @catalogue_option

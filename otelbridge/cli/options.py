@@ -81,6 +81,13 @@ def version_of(text: str | None) -> str | None:
     return resolve_version(text) if text else None
 
 
+def complete_event(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """The known events that begin so, for a shell."""
+    from otelbridge.catalogue import builtin  # noqa: PLC0415
+
+    return sorted(event for event in builtin().declared() if event.startswith(begun))
+
+
 def known_event(name: str, catalogue: Catalogue) -> str:
     """The event of that name.
 

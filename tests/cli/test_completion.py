@@ -33,6 +33,8 @@ def completions(*words: str) -> list[str]:
         (("mapping", ""), {"check", "test", "coverage", "explain", "schema", "list", "events"}),
         (("mapping", "events", "--format", ""), {"events-file", "qmp", "libvirt", "virsh", "hmp"}),
         (("catalogue", ""), {"show", "diff", "check"}),
+        (("catalogue", "show", "migrate_set"), {"migrate_set_state"}),
+        (("mapping", "explain", "--event", "savevm_section_s"), {"savevm_section_start", "savevm_section_skip"}),
         (("spool", ""), {"verify", "show", "replay", "drop"}),
     ],
 )

@@ -13,10 +13,14 @@ from tests.convert.command import call
 BUSY = Path(__file__).parents[1] / "recordings" / "debian-7.2" / "precopy-busy"
 SRC, DST = BUSY / "src.log", BUSY / "dst.log"
 PAGES = Path(__file__).parents[1] / "recordings" / "debian-7.2" / "precopy-busy-pages" / "src.log.gz"
-# 19984@1795407984.314216:migration_completion_vm_stop ret 0
-# 19984@1795407984.408138:migrate_set_state new state completed
+STOPPED_LINE = "19984@1795407984.314216:migration_completion_vm_stop ret 0"
+COMPLETED_LINE = "19984@1795407984.408138:migrate_set_state new state completed"
 STOPPED, COMPLETED = "2026-11-23 04:26:24.314216 UTC", "2026-11-23 04:26:24.408138 UTC"
 UNSTAMPED = "savevm_section_start ram, section_id 2\nsavevm_section_end ram, section_id 2 -> 0\n"
+
+
+def line_of(text: str) -> int:
+    return SRC.read_text("utf-8").splitlines().index(text) + 1
 
 
 def stamp(event: str) -> str:
@@ -30,7 +34,9 @@ def test_an_end_names_the_span_that_it_ended() -> None:
     done = call("mapping", "explain", SRC, "--event", "migrate_set_state")
     assert (done.code, done.err) == (0, "")
     last = done.out.split("\n\n")[-1]
-    assert last.startswith(f"{SRC}: {COMPLETED}, thread 19984\n  migrate_set_state new state completed\n")
+    assert last.startswith(
+        f"{SRC}:{line_of(COMPLETED_LINE)}: {COMPLETED}, thread 19984\n  migrate_set_state new state completed\n"
+    )
     assert "  arguments: new_state = completed\n" in last
     assert "  migration.downtime (migration.yaml), as end: it ended a span\n" in last
     assert '    when new_state in ["completed", "failed", "cancelled"]: yes\n' in last
@@ -59,7 +65,7 @@ def test_a_time_is_taken_as_it_is_found(form: str) -> None:
     written = {"iso": "2026-11-23T04:26:24.314216Z", "waterfall": STOPPED}.get(form, form.format(seconds))
     done = call("mapping", "explain", SRC, "--at", written)
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"{SRC}: {STOPPED}, thread 19984\n  migration_completion_vm_stop")
+    assert done.out.startswith(f"{SRC}:{line_of(STOPPED_LINE)}: {STOPPED}, thread 19984\n  migration_completion_vm_stop")
 
 
 def test_a_time_stands_for_all_that_begins_like_it() -> None:
@@ -130,6 +136,21 @@ def test_a_text_that_fits_no_declaration_is_told(tmp_path: Path) -> None:
     path.write_text("7@10.000100:savevm_section_end what is this\n")
     done = call("mapping", "explain", path, "--event", "savevm_section_end")
     assert "Its text fits no declaration that is known" in done.out
+
+
+def test_a_line_is_named_by_its_number_however_it_is_stamped(tmp_path: Path) -> None:
+    """The number of a line is that of the whole text, not of a longer one that begins so."""
+    path = tmp_path / "a.log"
+    path.write_text(
+        "2026-11-23T04:30:26.121409Z savevm_section_start ram, section_id 21\n"
+        "nothing of QEMU\n"
+        "2026-11-23T04:30:26.121409Z savevm_section_start ram, section_id 2\n"
+        "2026-11-23T04:30:26.121500Z migration_return_path_end_before \n"
+    )
+    done = call("mapping", "explain", path, "--at", "2026-11-23T04:30:26.121409Z")
+    assert re.findall(r"a\.log:(\d+): .*\n  .* (\d+)\n", done.out) == [("1", "21"), ("3", "2")]
+    done = call("mapping", "explain", path, "--event", "migration_return_path_end_before")
+    assert done.out.startswith(f"{path}:4: ")
 
 
 def test_a_log_without_stamps_is_explained_too(tmp_path: Path) -> None:
