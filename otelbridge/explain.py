@@ -16,6 +16,7 @@ from otelbridge.mapping import Mapping as Rules
 from otelbridge.mapping.rules import SpanRule
 from otelbridge.mapping.uses import Use, uses_of
 from otelbridge.pipeline import ConvertOptions, Progress, rows_of, watch
+from otelbridge.readers.inputs import TraceInput
 from otelbridge.readers.open import open_input
 from otelbridge.records import ERROR, SECOND_NS, FinishedSpan, MetricPoint, Outcome, Resource, Row, Signal, Value
 from otelbridge.view.text import duration_text
@@ -79,9 +80,9 @@ def moment_text(time_ns: int) -> str:
 
 
 class Near(NamedTuple):
-    """An event of a log with the file it stands in."""
+    """An event of a log with the input it stands in."""
 
-    path: str
+    trace: TraceInput
     row: Row
 
 
@@ -95,17 +96,17 @@ class Nearby:
     before: list[Near] = field(default_factory=list)
     after: list[Near] = field(default_factory=list)
 
-    def look(self, path: str, row: Row) -> None:
+    def look(self, trace: TraceInput, row: Row) -> None:
         """Look at an event, in any order."""
         time_ns = row.time_ns or 0
         if time_ns < self.wanted.begin_ns:
-            self.before = _nearest([*self.before, Near(path, row)], -1)
+            self.before = _nearest([*self.before, Near(trace, row)], -1)
         elif time_ns >= self.wanted.end_ns:
-            self.after = _nearest([*self.after, Near(path, row)], 1)
+            self.after = _nearest([*self.after, Near(trace, row)], 1)
         else:
             self.count += 1
             if len(self.inside) < MAX_SHOWN:
-                self.inside.append(Near(path, row))
+                self.inside.append(Near(trace, row))
 
 
 def _nearest(found: list[Near], sign: int) -> list[Near]:
@@ -117,7 +118,7 @@ def _nearest(found: list[Near], sign: int) -> list[Near]:
 def no_such_time(text: str, nearby: Nearby) -> UsageError:
     """That nothing is there, with what is nearest."""
     near = sorted([*nearby.before, *nearby.after], key=lambda one: one.row.time_ns or 0)
-    lines = [f"  {moment_text(one.row.time_ns or 0)}  {one.row.event} {_text(one.row)}  ({one.path})" for one in near]
+    lines = [f"  {moment_text(one.row.time_ns or 0)}  {one.row.event} {_text(one.row)}  ({one.trace.paths[0]})" for one in near]
     return UsageError("\n".join([f"There is no event at {text}; the nearest are:", *lines]))
 
 
@@ -129,9 +130,13 @@ def _text(row: Row) -> str:
 
 
 class Explained(NamedTuple):
-    """An event with what the rules tried with it. `alike` events went the same way, this is the first of them."""
+    """An event with what the rules tried with it. `alike` events went the same way, this is the first of them.
+
+    Unless `timed` the log has no stamps: its times are the numbers of the lines in microseconds.
+    """
 
     path: str
+    timed: bool
     time_ns: int
     row: Row
     attempts: tuple[Attempt, ...]
@@ -151,7 +156,7 @@ class Explainer:
 
     def __init__(self, wanted: Callable[[int, Row], bool], *, alike: bool) -> None:
         self._wanted, self._alike = wanted, alike
-        self._path = ""
+        self._path, self._timed = "", True
         self._row: tuple[int, Row] | None = None
         self._attempts: list[Attempt] = []
         self._read = True
@@ -168,10 +173,10 @@ class Explainer:
 
     # What the engine tells.
 
-    def reads(self, path: str) -> None:
+    def reads(self, trace: TraceInput) -> None:
         """From here on it is of this input."""
         self.finish()
-        self._path = path
+        self._path, self._timed = trace.paths[0], _is_timed(trace)
 
     def came(self, time_ns: int, row: Row) -> None:
         """An event comes up."""
@@ -197,7 +202,7 @@ class Explainer:
     def finish(self) -> None:
         """The event is over."""
         if self._row is not None:
-            self._keep(Explained(self._path, *self._row, tuple(self._attempts), self._read))
+            self._keep(Explained(self._path, self._timed, *self._row, tuple(self._attempts), self._read))
         self._row, self._read = None, True
         self._attempts.clear()
 
@@ -321,8 +326,8 @@ def _answered(explainer: Explainer, versions: Mapping[str, str | None], more: Se
 
 def _at(text: str, asked: Asked) -> Answer:
     nearby = Nearby(read_time(text))
-    for path, row in rows_of(asked.options, None, env=asked.env, progress=asked.progress):
-        nearby.look(path, row)
+    for trace, row in rows_of(asked.options, None, env=asked.env, progress=asked.progress):
+        nearby.look(trace, row)
     if not nearby.inside:
         raise no_such_time(text, nearby)
     begin_ns, end_ns = nearby.wanted
@@ -340,8 +345,8 @@ def _of_name(event: str, asked: Asked) -> Answer:
         answer = _answered(explainer, _watched(explainer, asked))
     else:
         first, count = None, 0
-        for path, row in rows_of(asked.options, {event}, env=asked.env, progress=asked.progress):
-            first, count = first or _untried(Near(path, row)), count + 1
+        for trace, row in rows_of(asked.options, {event}, env=asked.env, progress=asked.progress):
+            first, count = first or _untried(Near(trace, row)), count + 1
         answer = Answer((first._replace(alike=count),) if first else (), 0, {}, {})
     if not answer.events:
         files = ", ".join(asked.options.files)
@@ -350,7 +355,11 @@ def _of_name(event: str, asked: Asked) -> Answer:
 
 
 def _untried(near: Near) -> Explained:
-    return Explained(near.path, near.row.time_ns or 0, near.row, (), read=True)
+    return Explained(near.trace.paths[0], _is_timed(near.trace), near.row.time_ns or 0, near.row, (), read=True)
+
+
+def _is_timed(trace: TraceInput) -> bool:
+    return trace.look.stamp is not None
 
 
 def _with_lines(events: Sequence[Explained]) -> Iterator[Explained]:
@@ -411,7 +420,7 @@ class Words:
         row = one.row
         thread = "" if row.thread is None else f", thread {row.thread}"
         place = one.path if one.line is None else f"{one.path}:{one.line}"
-        yield f"{place}: {moment_text(one.time_ns)}{thread}"
+        yield f"{place}: {_moment(one.time_ns, timed=one.timed)}{thread}"
         yield f"  {row.event} {_text(row)}".rstrip()
         arguments = self._arguments(row, self.answer.versions.get(one.path))
         if arguments:
@@ -422,7 +431,7 @@ class Words:
             yield "  Its text fits no declaration that is known, so no rule got it; give that QEMU's own with --catalogue."
         yield from self._unused(one)
         for attempt in sorted(one.attempts, key=lambda a: a.outcome not in _EFFECTS):
-            yield from self._attempt(attempt)
+            yield from self._attempt(attempt, timed=one.timed)
 
     def _arguments(self, row: Row, version: str | None) -> dict[str, Value]:
         names = list(dict.fromkeys(a.name for spec in self.catalogue.variants(row.event) for a in spec.arguments))
@@ -446,7 +455,7 @@ class Words:
         else:
             yield "  No rule uses it."
 
-    def _attempt(self, attempt: Attempt) -> Iterator[str]:
+    def _attempt(self, attempt: Attempt, *, timed: bool) -> Iterator[str]:
         rule = next((r for r in self.rules.spans if r.id == attempt.rule), None) if attempt.how in _PAIRED else None
         path = next((u.path for u in uses_of(self.rules).get(attempt.row.event, ()) if _same(u, attempt)), "")
         yield f"  {attempt.rule} ({path}), as {_ROLES[attempt.how]}: {_sentence(attempt)}"
@@ -457,30 +466,31 @@ class Words:
         if rule is not None and (rule.thread or rule.key_names):
             yield f"    key: {_key(attempt.key, rule)}"
         if rule is not None:
-            yield from self._open(attempt, rule)
+            yield from self._open(attempt, rule, timed=timed)
         for word, span_id in (("span", attempt.span_id), ("span before", attempt.other_id)):
             if span_id:
-                yield f"    {word} {span_id.hex()}: {self._span(span_id)}"
+                yield f"    {word} {span_id.hex()}: {self._span(span_id, timed=timed)}"
 
-    def _open(self, attempt: Attempt, rule: SpanRule) -> Iterator[str]:
+    def _open(self, attempt: Attempt, rule: SpanRule, *, timed: bool) -> Iterator[str]:
         if not attempt.open:
             yield "    open before: none"
             return
         more = attempt.open_count - len(attempt.open)
-        parts = [f"{one.span_id.hex()}{_key_of(one, rule)} since {moment_text(one.start_ns)}" for one in attempt.open]
+        parts = [f"{one.span_id.hex()}{_key_of(one, rule)} since {_moment(one.start_ns, timed=timed)}" for one in attempt.open]
         yield f"    open before: {attempt.open_count}{', the youngest first' if attempt.open_count > 1 else ''}"
         yield from (f"      {part}" for part in parts)
         if more:
             yield f"      and {more} older"
 
-    def _span(self, span_id: bytes) -> str:
+    def _span(self, span_id: bytes, *, timed: bool) -> str:
         span = self.answer.finished.get(span_id)
         if span is None:
             return "was only counted, as it is not among the slowest that its rule keeps"
         marks = ", incomplete" if ("otelbridge.incomplete", True) in span.attributes else ""
         marks += f", error: {span.message}" if span.status == ERROR else ""
-        times = f"{moment_text(span.start_ns)} to {moment_text(span.end_ns)}"
-        return f"{span.name}, {times}, {duration_text(span.end_ns - span.start_ns)}{marks}"
+        times = f"{_moment(span.start_ns, timed=timed)} to {_moment(span.end_ns, timed=timed)}"
+        length = f", {duration_text(span.end_ns - span.start_ns)}" if timed else ""
+        return f"{span.name}, {times}{length}{marks}"
 
 
 _EFFECTS = ("done", "moved", "replaced")
@@ -517,6 +527,10 @@ _SENTENCES = {
     ("reason", "done"): "it becomes the description if this ends in an error",
     ("reason", "none_open"): "it describes nothing, none is open",
 }
+
+
+def _moment(time_ns: int, *, timed: bool) -> str:
+    return moment_text(time_ns) if timed else f"line {time_ns // 1000}"
 
 
 def _sentence(attempt: Attempt) -> str:

@@ -580,7 +580,7 @@ def watch(
     *,
     env: MappingType[str, str],
     progress: Progress,
-    reads: Callable[[str], None] = lambda _path: None,
+    reads: Callable[[TraceInput], None] = lambda _trace: None,
 ) -> list[report.InputReport]:
     """Read the inputs as `convert` does, with somebody who watches the engine.
 
@@ -602,7 +602,7 @@ def watch(
     joins = _survey(setup, traces)
     reports = []
     for trace in traces:
-        reads(trace.paths[0])
+        reads(trace)
         reports.append(_read(setup, trace, joins, sinks, partial(ObservedEngine, observer)))
     _some_events(traces, reports)
     return reports
@@ -624,13 +624,13 @@ def fates_in(options: ConvertOptions, *, env: MappingType[str, str], progress: P
 
 def rows_of(
     options: ConvertOptions, events: Collection[str] | None, *, env: MappingType[str, str], progress: Progress
-) -> Iterator[tuple[str, Row]]:
-    """The events of the inputs with the file they stand in, without any rule; all that are known, or those of these names."""
+) -> Iterator[tuple[TraceInput, Row]]:
+    """The events of the inputs with the input they stand in, without any rule; all that are known, or those of these names."""
     setup = _set_up(_each_once(options), env, progress)
     plan = Plan(dict.fromkeys(setup.catalogue.names if events is None else events, ()))
     for trace in _inputs(setup):
         for batch in _Source(setup, trace, plan, TextDecoder(setup.catalogue, {})).batches():
-            yield from ((trace.paths[0], row) for row in batch.rows)
+            yield from ((trace, row) for row in batch.rows)
 
 
 # --- mapping files ----------------------------------------------------------------------------------------

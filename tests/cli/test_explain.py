@@ -159,6 +159,9 @@ def test_a_log_without_stamps_is_explained_too(tmp_path: Path) -> None:
     done = call("mapping", "explain", path, "--event", "savevm_section_end")
     assert (done.code, done.err) == (0, "")
     assert "it ended a span" in done.out
+    assert done.out.startswith(f"{path}: line 2\n")
+    assert "savevm.section, line 1 to line 2\n" in done.out
+    assert "1970" not in done.out
 
 
 # --- what cannot be explained -------------------------------------------------------------------------------
