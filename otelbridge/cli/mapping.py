@@ -129,9 +129,15 @@ def _covered_row(one: Covered, *, counted: bool) -> list[str]:
 
 
 _AS = {
-    "begin": "begin of", "end": "end of", "event": "event in", "state": "state of", "metric": "metric", "role": "role in",
+    "begin": "begin of",
+    "end": "end of",
+    "attribute": "attributes of",
+    "event": "event in",
+    "state": "state of",
+    "metric": "metric",
+    "role": "role in",
     "reason": "reason in",
-}  # fmt: skip
+}
 
 _EXPLAIN_EXAMPLES = """
 \b

@@ -142,6 +142,8 @@ class SpanRule(NamedTuple):
     duration: Duration | None
     path: str = ""
     """The mapping file, for tests and explanations."""
+    told_by: frozenset[str] = frozenset()
+    """The events whose arguments become attributes."""
 
 
 class MachineRule(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from otelbridge.mapping.rules import MachineRule, Mapping, SpanRule
 
-How = Literal["begin", "end", "state", "event", "metric", "role", "reason"]
+How = Literal["begin", "end", "attribute", "state", "event", "metric", "role", "reason"]
 
 
 class Use(NamedTuple):
@@ -39,6 +39,7 @@ def _every(mapping: Mapping) -> Iterator[Use]:
 def _of_span(rule: SpanRule) -> Iterator[Use]:
     yield from (Use(event, "begin", rule.id, rule.path) for event in rule.begins)
     yield from (Use(event, "end", rule.id, rule.path) for event in rule.ends)
+    yield from (Use(event, "attribute", rule.id, rule.path) for event in sorted(rule.told_by))
     yield from (Use(event, "event", rule.id, rule.path) for event in rule.notes)
 
 

@@ -46,6 +46,11 @@ def test_each_use_is_one_of_the_rules() -> None:
     uses = line.split(maxsplit=1)[1].split(", ")
     assert {"begin of migration.downtime", "end of migration.downtime", "event in migration.downtime"} <= set(uses)
     assert len(uses) == len(set(uses))
+    (line,) = [line for line in done.out.splitlines() if line.startswith("migration_bitmap_sync_end ")]
+    # The pages are told by the end alone.
+    assert line.split(maxsplit=1)[1].startswith("end of ram.bitmap_sync, attributes of ram.bitmap_sync, metric ")
+    (line,) = [line for line in done.out.splitlines() if line.startswith("migration_bitmap_sync_start ")]
+    assert "attributes of ram.bitmap_sync" not in line
 
 
 def test_counts_are_those_of_the_lines() -> None:
@@ -78,7 +83,7 @@ def test_a_text_that_fits_no_declaration_is_a_hole(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text("7@10.000100:savevm_section_start what is this\n7@10.000200:migrate_set_state new state setup\n")
     first = call("mapping", "coverage", path).out.splitlines()[1]
-    assert first.endswith("savevm_section_start: 1 with a text that fits no declaration; begin of savevm.section")
+    assert "savevm_section_start: 1 with a text that fits no declaration; begin of savevm.section" in first
 
 
 def test_pages_that_are_requested_without_an_answer_are_a_hole() -> None:
