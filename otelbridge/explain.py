@@ -463,7 +463,7 @@ class Words:
             yield f"    when {attempt.condition}: {_truth(attempt.met)}"
             known = [f"{word} = {value}" for word, value in attempt.now._asdict().items() if word in attempt.condition.split()]
             yield from ([f"      {', '.join(known)}"] if known else [])
-        if rule is not None and (rule.thread or rule.key_names):
+        if rule is not None and (rule.thread or rule.key_names) and (attempt.key or attempt.how != "event"):
             yield f"    key: {_key(attempt.key, rule)}"
         if rule is not None:
             yield from self._open(attempt, rule, timed=timed)

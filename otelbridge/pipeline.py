@@ -27,7 +27,7 @@ from otelbridge.readers.detect import detect
 from otelbridge.readers.inputs import TraceInput, group_inputs
 from otelbridge.readers.merge import merged
 from otelbridge.readers.open import Input, open_input, shown
-from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Outcome, Plan, Resource, Signal
+from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Outcome, Plan, Resource, Row, Signal
 
 if TYPE_CHECKING:
     from otelbridge.catalogue.trace_events import Declarations

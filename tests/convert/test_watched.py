@@ -48,7 +48,19 @@ def test_every_event_is_told_of(scenario: Path) -> None:
         raw.update(truth["logs"][name]["events"])
     assert tally.came_up == Counter({event: raw[event] for event in tally.came_up})
     assert tally.came_up.total() == sum(report.account.events.total() for report in reports)
-    assert sum(tally.orphaned.values()) == sum(report.account.buckets["orphan_end"] for report in reports)
+    # An end that another rule might have noted too is in no bucket of its own, but it ended nothing all the same.
+    assert tally.orphaned.total() >= sum(report.account.buckets["orphan_end"] for report in reports)
+
+
+def test_an_end_without_a_begin_is_an_orphan_whatever_else_might_use_it() -> None:
+    """In QEMU 7.2 no event says that memory begins to be loaded, but one says that a part of it was."""
+    scenario = Path("debian-7.2/cancelled")
+    tally = Tally()
+    watch(options(scenario), tally, env={}, progress=lambda _done, _size: None)
+    tally.finish()
+    events = json.loads((RECORDINGS / scenario / "truth.json").read_text("utf-8"))["logs"]["dst.log"]["events"]
+    assert "ram_load_start" not in events
+    assert tally.orphaned["ram_load_complete"] == events["ram_load_complete"]
 
 
 def test_every_section_of_a_migration_is_paired() -> None:
