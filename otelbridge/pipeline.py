@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Mapping as MappingType
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from otelbridge import report
-from otelbridge.catalogue import Catalogue, TextDecoder, builtin, catalogue_from, resolve_version
+from otelbridge.catalogue import Catalogue, TextDecoder, builtin, resolve_version
 from otelbridge.engine import Engine, LinkIndex, Stream
 from otelbridge.engine.ids import stream_key
 from otelbridge.engine.processes import Processes, two_sided
@@ -28,8 +29,11 @@ from otelbridge.readers.open import Input, open_input, shown
 from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Outcome, Plan, Resource, Row, Signal
 
 if TYPE_CHECKING:
+    from otelbridge.catalogue.trace_events import Declarations
     from otelbridge.engine.fits import Seen
     from otelbridge.engine.joins import Joined
+    from otelbridge.engine.observed import Observer
+    from otelbridge.mapping.coverage import Fate
     from otelbridge.otlp.outbox import Outbox
     from otelbridge.view.picture import Picture
 
@@ -105,14 +109,20 @@ def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Pr
             joined = _survey(setup, traces)
             reports = [_read(setup, number, trace, joined, sinks) for number, trace in enumerate(traces)]
         outcomes = [sink.close() for sink in sinks]
-    if not any(r.account.events for r in reports):
-        names = ", ".join(shown(path) for trace in traces for path in trace.paths)
-        raise FormatError(
-            f"There is no trace event of QEMU in {names}. Expected were lines such as "
-            "'19625@1795407950.847563:migrate_set_state new state setup'; "
-            "run QEMU with -trace 'migrate_*' and others, and -D FILE."
-        )
+    _some_events(traces, reports)
     return _concluded(reports, report.combined(outcomes), setup.notes, picture)
+
+
+def _some_events(traces: Sequence[TraceInput], reports: Sequence[report.InputReport]) -> None:
+    """Refuse inputs without any event."""
+    if any(r.account.events for r in reports):
+        return
+    names = ", ".join(shown(path) for trace in traces for path in trace.paths)
+    raise FormatError(
+        f"There is no trace event of QEMU in {names}. Expected were lines such as "
+        "'19625@1795407950.847563:migrate_set_state new state setup'; "
+        "run QEMU with -trace 'migrate_*' and others, and -D FILE."
+    )
 
 
 @contextmanager
@@ -143,20 +153,30 @@ def load_catalogue(path: Path | None, notes: list[str]) -> Catalogue:
         UsageError: The file cannot be read.
         CatalogueError: It declares nothing.
     """
-    if path is None:
-        return builtin()
+    return builtin() if path is None else builtin().with_declarations(load_declarations(path, notes))
+
+
+def load_declarations(path: Path, notes: list[str]) -> Declarations:
+    """What a trace-events file declares; what was skipped in it goes to `notes`.
+
+    Raises:
+        UsageError: The file cannot be read.
+        CatalogueError: It declares nothing.
+    """
     try:
         text = path.read_text("utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"The catalogue '{path}' cannot be read: {error.strerror or error}.") from None
-    catalogue, declarations = catalogue_from(text, str(path))
+    from otelbridge.catalogue.trace_events import parse_trace_events  # noqa: PLC0415  # only for a file
+
+    declarations = parse_trace_events(text, str(path))
     if declarations.skipped:
         first = declarations.skipped[0]
         notes.append(
             f"{path}: {len(declarations.specs)} events were read, {len(declarations.skipped)} lines that declare none "
             f"were skipped, the first in line {first.line}: {first.text[:60]!r}."
         )
-    return catalogue
+    return declarations
 
 
 # --- inputs -----------------------------------------------------------------------------------------
@@ -490,7 +510,14 @@ def _has_holes(buckets: MappingType[str, int]) -> bool:
     return bool(buckets.get("malformed") or buckets.get("dropped_by_qemu") or buckets.get("torn", 0) > 1)
 
 
-def _read(setup: _Setup, place: int, trace: TraceInput, joined: Joined | None, sinks: Sequence[Sink]) -> report.InputReport:
+def _read(
+    setup: _Setup,
+    place: int,
+    trace: TraceInput,
+    joined: Joined | None,
+    sinks: Sequence[Sink],
+    engine_type: Callable[..., Engine] = Engine,
+) -> report.InputReport:
     """One input, from its first byte to the sinks."""
     mapping = setup.mapping
     decoder = _decoder(setup, trace, mapping.plan.rows)
@@ -503,7 +530,8 @@ def _read(setup: _Setup, place: int, trace: TraceInput, joined: Joined | None, s
         key = _key(trace, number)
         resources.append(_resource(trace, key, setup.environment))
         stream = Stream(key, trace.role, clock)
-        return Engine(mapping, stream, decoder.decode, lambda: decoder.version_range, decoder.saw, joined and joined.joins)
+        joins = joined and joined.joins
+        return engine_type(mapping, stream, decoder.decode, lambda: decoder.version_range, decoder.saw, joins)
 
     reading = _Reading(new_engine)
 
@@ -583,6 +611,69 @@ def _concluded(
     rejected = any(outcome.rejected for outcome in outcomes.values())
     code = 5 if rejected else 7 if report.losses(reports) or empty else 0
     return Conversion(document, code, tuple(notes), picture)
+
+
+# --- watching -------------------------------------------------------------------------------------------
+
+
+def watch(
+    options: ConvertOptions,
+    observer: Observer,
+    sinks: Sequence[Sink] = (),
+    *,
+    env: MappingType[str, str],
+    progress: Progress,
+    reads: Callable[[TraceInput], None] = lambda _trace: None,
+) -> list[report.InputReport]:
+    """Read the inputs as `convert` does, with somebody who watches the engine.
+
+    Args:
+        options: What to read, and with which rules; destinations are not looked at.
+        observer: Told what the engine does.
+        sinks: Get what comes out of it.
+        env: The environment.
+        progress: As for `convert`.
+        reads: Told before each input whose events come next.
+
+    Raises:
+        OtelbridgeError: As `convert`.
+    """
+    from otelbridge.engine.observed import ObservedEngine  # noqa: PLC0415  # a conversion does not need it
+
+    setup = _set_up(_each_once(options), env, progress)
+    traces = _inputs(setup)
+    joined = _survey(setup, traces)
+    reports = []
+    for place, trace in enumerate(traces):
+        reads(trace)
+        reports.append(_read(setup, place, trace, joined, sinks, partial(ObservedEngine, observer)))
+    _some_events(traces, reports)
+    return reports
+
+
+def fates_in(options: ConvertOptions, *, env: MappingType[str, str], progress: Progress) -> dict[str, Fate]:
+    """What became of each event in the inputs."""
+    from otelbridge.engine.tally import Tally  # noqa: PLC0415  # a conversion does not need it
+    from otelbridge.mapping.coverage import Fate  # noqa: PLC0415
+
+    tally = Tally()
+    watch(options, tally, env=env, progress=progress)
+    tally.finish()
+    return {
+        event: Fate(came, tally.paired[event], tally.left_open[event], tally.orphaned[event], tally.unread_texts[event])
+        for event, came in tally.came_up.items()
+    }
+
+
+def rows_of(
+    options: ConvertOptions, events: Collection[str] | None, *, env: MappingType[str, str], progress: Progress
+) -> Iterator[tuple[TraceInput, Row]]:
+    """The events of the inputs with the input they stand in, without any rule; all that are known, or those of these names."""
+    setup = _set_up(_each_once(options), env, progress)
+    plan = Plan(dict.fromkeys(setup.catalogue.names if events is None else events, ()))
+    for trace in _inputs(setup):
+        for batch in _Source(setup, trace, plan, TextDecoder(setup.catalogue, {})).batches():
+            yield from ((trace, row) for row in batch.rows)
 
 
 # --- mapping files ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from otelbridge import errors
@@ -57,19 +58,25 @@ def test_a_session_that_is_shown_runs_so(block: str, tmp_path: Path) -> None:
 
 def commands() -> list[str]:
     lines = [line.partition("  #")[0] for block in blocks("sh") for line in block.splitlines()]
-    return [
-        line.partition("otelbridge ")[2].strip() for line in lines if "otelbridge convert" in line or "otelbridge spool" in line
-    ]
+    ours = ("otelbridge convert", "otelbridge mapping", "otelbridge catalogue", "otelbridge spool")
+    named = [line for line in lines if any(command in line for command in ours)]
+    return [line.partition("otelbridge ")[2].partition(" > ")[0].strip() for line in named]
 
 
-@pytest.mark.parametrize("command", commands())
-def test_a_command_that_is_named_can_be_given(command: str) -> None:
+@pytest.mark.parametrize("line", commands())
+def test_a_command_that_is_named_can_be_given(line: str) -> None:
     """The options of every example exist."""
-    name, *arguments = shlex.split(command)
+    name, *arguments = shlex.split(line)
     with cli.make_context("otelbridge", [name, *arguments]) as context:
         chosen = cli.get_command(context, name)
         assert chosen is not None
-        chosen.make_context(name, arguments, parent=context).close()
+        inside = chosen.make_context(name, arguments, parent=context)
+        if isinstance(chosen, click.Group):
+            below, *rest = arguments
+            command = chosen.get_command(inside, below)
+            assert command is not None
+            command.make_context(below, rest, parent=inside).close()
+        inside.close()
 
 
 def test_the_mapping_that_is_shown_has_no_problems(tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ class Catalogue:
             specs[spec.name] = (spec, *(other for other in specs.get(spec.name, ()) if other != spec))
         return Catalogue({**self._specs, **specs}, self._names)
 
+    def joined(self, declarations: Declarations) -> Catalogue:
+        """This catalogue with the declarations of a file beside its own."""
+        file = self.with_declarations(declarations)
+        specs = {event: (*file.variants(event), *self.variants(event)) for event in file.declared()}
+        return Catalogue({event: tuple(dict.fromkeys(found)) for event, found in specs.items()}, file.names)
+
 
 @cache
 def builtin() -> Catalogue:

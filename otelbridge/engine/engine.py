@@ -34,7 +34,7 @@ _NOBODY = Now(None, None, None, None)
 _Only = tuple[Callable[[int, Row, Arguments], bool], str, str]
 
 
-class _Handler:
+class Handler:
     """Everything that the rules do with one event."""
 
     __slots__ = ("begins", "ends", "evidence", "machines", "metrics", "notes", "only", "reads", "reasons")
@@ -67,6 +67,9 @@ class Engine:
         index: Filled for links between hosts, if given.
     """
 
+    _machines_type = Machines
+    _pairs_type = Pairs
+
     def __init__(
         self,
         mapping: Mapping,
@@ -89,8 +92,8 @@ class Engine:
         self._window: int | None = None
         self._gauge_second = 0
         self._outlet = Outlet(stream, self._accounting, self._series)
-        self._machines = Machines(mapping.machines, stream, self._outlet, self._series, joins or {}, qemu_version)
-        self._pairs = Pairs(mapping.spans, stream, self._outlet, self._machines, index)
+        self._machines = self._machines_type(mapping.machines, stream, self._outlet, self._series, joins or {}, qemu_version)
+        self._pairs = self._pairs_type(mapping.spans, stream, self._outlet, self._machines, index)
         self._machines.opened = self._pairs.adopt
         self._machines.closing = self._pairs.close_root
         self._handlers = _handlers(mapping, self._pairs, self._machines.states)
@@ -274,7 +277,7 @@ class Engine:
                 bucket = used if use(time_ns, row, arguments) else unused
         account.buckets[bucket] += row.unit
 
-    def _apply(self, handler: _Handler, time_ns: int, row: Row, arguments: Arguments) -> str:
+    def _apply(self, handler: Handler, time_ns: int, row: Row, arguments: Arguments) -> str:
         """Do all that the rules say; give the bucket that the row goes into."""
         pairs, machines = self._pairs, self._machines
         if handler.evidence or handler.reasons:
@@ -296,7 +299,7 @@ class Engine:
             return _BUCKETS[effects.index(True)]
         return "orphan_end" if handler.ends and not (handler.notes or handler.machines or handler.begins) else "counted"
 
-    def _hear(self, handler: _Handler, row: Row, arguments: Arguments) -> None:
+    def _hear(self, handler: Handler, row: Row, arguments: Arguments) -> None:
         """Take note of what an event says of the role, or of the reason of a failure to come."""
         for machine, roles in handler.evidence:
             (machine.root or machine).evidence.update(roles)
@@ -363,9 +366,9 @@ class Engine:
         self._accounting.restore(state["accounting"])
 
 
-def _handlers(mapping: Mapping, pairs: Pairs, machines: MappingType[str, MachineState]) -> dict[str, _Handler]:
+def _handlers(mapping: Mapping, pairs: Pairs, machines: MappingType[str, MachineState]) -> dict[str, Handler]:
     """What to do with each event, from all rules."""
-    found = {event: _Handler() for event in mapping.plan.rows}
+    found = {event: Handler() for event in mapping.plan.rows}
     for machine in machines.values():
         _add_machine(found, machine)
     for state in pairs.states.values():
@@ -379,7 +382,7 @@ def _handlers(mapping: Mapping, pairs: Pairs, machines: MappingType[str, Machine
     return found
 
 
-def _only(handler: _Handler, pairs: Pairs) -> _Only | None:
+def _only(handler: Handler, pairs: Pairs) -> _Only | None:
     """A short way for an event that does nothing but begin or end the spans of one rule."""
     if handler.evidence or handler.reasons or handler.notes or handler.machines or handler.metrics:
         return None
@@ -390,7 +393,7 @@ def _only(handler: _Handler, pairs: Pairs) -> _Only | None:
     return None
 
 
-def _add_machine(found: dict[str, _Handler], machine: MachineState) -> None:
+def _add_machine(found: dict[str, Handler], machine: MachineState) -> None:
     rule = machine.rule
     found[rule.event].machines.append(machine)
     for event, roles in rule.roles.items():
@@ -401,7 +404,7 @@ def _add_machine(found: dict[str, _Handler], machine: MachineState) -> None:
         found[event].notes += [(machine, note) for note in notes]
 
 
-def _add_rule(found: dict[str, _Handler], state: RuleState) -> None:
+def _add_rule(found: dict[str, Handler], state: RuleState) -> None:
     for event, begin in state.rule.begins.items():
         found[event].begins.append((state, begin))
     for event, ends in state.rule.ends.items():

@@ -267,7 +267,7 @@ class Pairs:
             if not holder.by_number:
                 return False
             now = self._machines.now(holder.machine, row)
-            target = _noted(holder, note, row, arguments, now)
+            target = noted(holder, note, row, arguments, now)
         if target is None or (note.when is not None and not note.when(arguments, None, now)):
             return False
         failed = failure_of(note.failure, arguments, None, now)
@@ -334,7 +334,8 @@ def _recall(rule: SpanRule, root: Root, span: OpenSpan, found: list[tuple[str, V
             found.append((name, root.recalled[place]))
 
 
-def _noted(holder: RuleState, note: NoteOn, row: Row, arguments: Arguments, now: Now) -> OpenSpan | None:
+def noted(holder: RuleState, note: NoteOn, row: Row, arguments: Arguments, now: Now) -> OpenSpan | None:
+    """The open span that an event belongs to which is put into one."""
     if note.key is None:
         return holder.youngest(row.thread)
     waiting = holder.by_key.get(note.key(arguments, now))

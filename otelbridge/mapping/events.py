@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -23,6 +23,11 @@ class EventWith(NamedTuple):
     node: Node
     event: str
     keys: dict[str, Node]
+
+
+def condition_text(keys: Mapping[str, Node]) -> str:
+    """`when` as it is written, empty for none."""
+    return keys["when"].text if "when" in keys else ""
 
 
 class EventReader:
@@ -98,6 +103,7 @@ class EventReader:
                 self._attributes.of_one(keys.get("attributes"), event),
                 self.failure(keys.get("error"), event, ()),
                 key.of_note(event) if key is not None else None,
+                condition_text(keys),
             )
             found[event] = (*found.get(event, ()), note)
         return found

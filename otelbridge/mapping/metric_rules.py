@@ -9,6 +9,7 @@ from typing import Literal
 from otelbridge.mapping import language
 from otelbridge.mapping.binding import Layout
 from otelbridge.mapping.evaluators import argument, first
+from otelbridge.mapping.events import condition_text
 from otelbridge.mapping.expressions import Expression, compile_expression
 from otelbridge.mapping.readers import FileReaders
 from otelbridge.mapping.rules import Arguments, Evaluate, MetricRule, Now
@@ -107,7 +108,9 @@ class MetricReader:
                 constant = constant and attribute[1]
         when = self._readers.events.when(keys.get("when"), event)
         path = self._readers.path
-        rule = MetricRule(metric, event, operation, value, names, when, tuple(attributes), constant, limit, path)
+        rule = MetricRule(
+            metric, event, operation, value, names, when, tuple(attributes), constant, limit, path, condition_text(keys)
+        )
         if rule.from_counts:
             return rule
         self._binder.row(event)

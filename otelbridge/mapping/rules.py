@@ -49,6 +49,8 @@ class BeginOn(NamedTuple):
     rank: int
     when: Evaluate | None
     key: KeyOf
+    condition: str = ""
+    """`when` as it is written."""
 
 
 class EndOn(NamedTuple):
@@ -61,6 +63,7 @@ class EndOn(NamedTuple):
     when: Evaluate | None
     key: KeyOf
     failure: Failure | None
+    condition: str = ""
 
 
 class NoteOn(NamedTuple):
@@ -72,6 +75,7 @@ class NoteOn(NamedTuple):
     failure: Failure | None = None
     key: KeyOf | None = None
     """Where the event has all arguments of the rule's key: which of the open spans it belongs to; else the youngest."""
+    condition: str = ""
 
 
 class Duration(NamedTuple):
@@ -138,6 +142,8 @@ class SpanRule(NamedTuple):
     duration: Duration | None
     path: str = ""
     """The mapping file, for tests and explanations."""
+    told_by: frozenset[str] = frozenset()
+    """The events whose arguments become attributes."""
 
 
 class MachineRule(NamedTuple):
@@ -207,6 +213,7 @@ class MetricRule(NamedTuple):
     constant: bool
     limit: int = 2000
     path: str = ""
+    condition: str = ""
 
     @property
     def from_counts(self) -> bool:

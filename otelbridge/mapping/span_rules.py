@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, cast
 from otelbridge.mapping import language
 from otelbridge.mapping.binding import Sides
 from otelbridge.mapping.evaluators import key_of
-from otelbridge.mapping.events import EventWith
-from otelbridge.mapping.expressions import compile_expression
+from otelbridge.mapping.events import EventWith, condition_text
+from otelbridge.mapping.expressions import Reference, Where, compile_expression
 from otelbridge.mapping.key import Key, read_key
 from otelbridge.mapping.readers import FileReaders
 from otelbridge.mapping.rules import BeginOn, EndOn, Evaluate, Keep, KeyOf, LinkTo, SpanRule
@@ -83,6 +83,7 @@ class SpanReader:
             timeout_ns=self._timeout(keys.get("timeout")),
             inside=inside,
             attributes=attributes,
+            told_by=attributes.events,
             recalls=recalls,
             ordinals=ordinals,
             notes=self._events.notes(keys.get("events"), language.EVENT, key),
@@ -113,7 +114,7 @@ class SpanReader:
 
     def _begins(self, begins: Sequence[EventWith], key: Key) -> dict[str, BeginOn]:
         return {
-            event: BeginOn(event, rank, self._events.when(keys.get("when"), event), key.of_begin(event))
+            event: BeginOn(event, rank, self._events.when(keys.get("when"), event), key.of_begin(event), condition_text(keys))
             for rank, (_, event, keys) in enumerate(begins)
         }
 
@@ -125,6 +126,7 @@ class SpanReader:
                 self._events.when(keys.get("when"), event),
                 key.of_end(event),
                 self._events.failure(keys.get("error"), event, begins),
+                condition_text(keys),
             )
             found[event] = (*found.get(event, ()), end)
         return found
@@ -142,6 +144,7 @@ class SpanReader:
     ) -> tuple[_AttributesByPair, tuple[tuple[str, str], ...], list[str]]:
         """The attributes bound for each pair of events, the ordinals, and all names."""
         ordinals, names = [], []
+        read: set[str] = set()
         pairs: dict[tuple[str, str | None], list[tuple[str, Evaluate]]] = {(b, e): [] for b in begins for e in (None, *ends)}
         sides: dict[str, Sequence[str]] = {"": begins, "begin": begins}
         if ends:
@@ -153,8 +156,8 @@ class SpanReader:
                 if machine is not None:
                     ordinals.append((key.text, machine))
             else:
-                self._bind(key.text, value, sides, pairs)
-        return _AttributesByPair({pair: tuple(found) for pair, found in pairs.items()}), tuple(ordinals), names
+                self._bind(key.text, value, sides, pairs, read)
+        return _AttributesByPair({pair: tuple(found) for pair, found in pairs.items()}, read), tuple(ordinals), names
 
     def _ordinal(self, node: Node) -> str | None:
         """The machine within whose open span the spans are numbered."""
@@ -163,13 +166,18 @@ class SpanReader:
         return self._name(keys["ordinal"], "a machine", "machine") if "ordinal" in keys else None
 
     def _bind(
-        self, name: str, node: Node, sides: Sides, pairs: Mapping[tuple[str, str | None], list[tuple[str, Evaluate]]]
+        self,
+        name: str,
+        node: Node,
+        sides: Sides,
+        pairs: Mapping[tuple[str, str | None], list[tuple[str, Evaluate]]],
+        read: set[str],
     ) -> None:
-        """Add an attribute to each pair of events."""
+        """Add an attribute to each pair of events, and to `read` those of which it reads arguments."""
         for place, ((begin, end), found) in enumerate(pairs.items()):
             where = self._binder.where({"": ("b", begin), "begin": ("b", begin), "end": ("e", end)})
             with self._nodes.noted_once(again=place > 0):
-                attribute = self._readers.attributes.attribute(node, sides, where)
+                attribute = self._readers.attributes.attribute(node, sides, _noting(where, {"b": begin, "e": end}, read))
             if attribute is not None:
                 found.append((name, attribute[0]))
 
@@ -223,11 +231,24 @@ class SpanReader:
         return Keep(number or 1, self._nodes.text(keys["per"], "a machine"))
 
 
-class _AttributesByPair:
-    """The attributes of a span rule, by the events that began and ended the span."""
+def _noting(where: Where, events: Mapping[str, str | None], read: set[str]) -> Where:
+    """Places of arguments; the event of each that is asked for goes to `read`."""
 
-    def __init__(self, pairs: Mapping[tuple[str, str | None], tuple[tuple[str, Evaluate], ...]]) -> None:
-        self._pairs = pairs
+    def noted(reference: Reference) -> str | None:
+        place = where(reference)
+        event = events.get(place[0]) if place else None
+        if event is not None:
+            read.add(event)
+        return place
+
+    return noted
+
+
+class _AttributesByPair:
+    """The attributes of a span rule, by the events that began and ended the span; `events` are those that they read."""
+
+    def __init__(self, pairs: Mapping[tuple[str, str | None], tuple[tuple[str, Evaluate], ...]], events: set[str]) -> None:
+        self._pairs, self.events = pairs, frozenset(events)
 
     def __call__(self, begin_event: str, end_event: str | None) -> tuple[tuple[str, Evaluate], ...]:
         found = self._pairs.get((begin_event, end_event))

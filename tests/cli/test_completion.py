@@ -30,7 +30,11 @@ def completions(*words: str) -> list[str]:
         (("convert", "--ass"), {"--assume-start"}),
         (("convert", "--s"), {"--source", "--spool"}),
         (("convert", "--format", ""), {"auto", "log"}),
-        (("mapping", ""), {"check", "test"}),
+        (("mapping", ""), {"check", "test", "coverage", "explain", "schema", "list", "events"}),
+        (("mapping", "events", "--format", ""), {"events-file", "qmp", "libvirt", "virsh", "hmp"}),
+        (("catalogue", ""), {"show", "diff", "check"}),
+        (("catalogue", "show", "migrate_set"), {"migrate_set_state"}),
+        (("mapping", "explain", "--event", "savevm_section_s"), {"savevm_section_start", "savevm_section_skip"}),
         (("spool", ""), {"verify", "show", "replay", "drop"}),
     ],
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from otelbridge import cli
+from otelbridge.cli import terminal as told
 from tests.convert.command import PROGRAM, call, environment
 
 LOG = "17135@1795409540.431193:migrate_set_state new state setup\n17135@1795409541.431193:migrate_set_state new state failed\n"
@@ -72,8 +72,8 @@ def test_a_long_file_shows_how_far_it_is_and_wipes_it(
     terminal: Terminal, recordings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every work counts as long here."""
-    monkeypatch.setattr(cli, "_PROGRESS_AFTER_S", 0.0)
-    monkeypatch.setattr(cli, "_PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(told, "_PROGRESS_AFTER_S", 0.0)
+    monkeypatch.setattr(told, "_PROGRESS_EVERY_S", 0.0)
     log = recordings / "debian-7.2" / "precopy-busy" / "src.log"
     with os.fdopen(os.dup(terminal.slave), "w") as error:
         assert call("convert", log, error=error).code == 0
@@ -95,7 +95,7 @@ def test_short_work_shows_nothing(terminal: Terminal, recordings: Path) -> None:
 def test_progress_waits_a_second(monkeypatch: pytest.MonkeyPatch, terminal: Terminal) -> None:
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    with os.fdopen(os.dup(terminal.slave), "w") as error, contextlib.redirect_stderr(error), cli._Progress() as progress:
+    with os.fdopen(os.dup(terminal.slave), "w") as error, contextlib.redirect_stderr(error), told.Progress() as progress:
         for now_s in (100.5, 100.99):  # noqa: B007  # the clock reads it
             progress.tell(50, 100)
         error.flush()
@@ -126,6 +126,6 @@ def test_a_slow_pipe_shows_how_much_came(terminal: Terminal) -> None:
 
 
 def test_without_a_terminal_there_is_none(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_PROGRESS_AFTER_S", 0.0)
-    monkeypatch.setattr(cli, "_PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(told, "_PROGRESS_AFTER_S", 0.0)
+    monkeypatch.setattr(told, "_PROGRESS_EVERY_S", 0.0)
     assert call("convert", recordings / "debian-7.2" / "precopy-busy" / "src.log").err == ""

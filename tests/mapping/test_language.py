@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from otelbridge.catalogue import builtin
 from otelbridge.errors import MappingError
-from otelbridge.mapping import File, compile_mappings, language, shipped_files, shipped_folder
+from otelbridge.mapping import File, compile_mappings, language, listing, shipped_files, shipped_folder
 from otelbridge.mapping.source import Node, parse
 from otelbridge.pipeline import run_mapping_tests
 
 README = shipped_folder() / "README.md"
+SHIPPED_HEAD = "`<state>` in it stands for one name for each state.\n\n"
+KEYS_HEAD = "a value counts, or a table as described below. A duration is a number with its unit: `250us`, `1.5s`, `10m`.\n\n"
 
 EVERY_KEY = Path(__file__).with_name("every_key.yaml").read_text("utf-8")
 
 
-def test_the_reference_is_in_the_readme_word_for_word() -> None:
-    assert README.read_text("utf-8").endswith("\n" + language.reference())
+def generated() -> dict[str, str]:
+    """What stands in the README's generated sections, by the line that they begin after."""
+    return {SHIPPED_HEAD: listing.reference(compile_mappings(shipped_files(), builtin())), KEYS_HEAD: language.reference()}
+
+
+def with_generated(text: str) -> str:
+    """The README with its generated sections as they should be: each goes on to the next `## ` heading or the end."""
+    for head, section in generated().items():
+        before, found, after = text.partition(head)
+        assert found, head
+        _, heading, rest = f"\n{after}".partition("\n## ")
+        text = before + head + section + heading + rest
+    return text
+
+
+def test_the_references_are_in_the_readme_word_for_word() -> None:
+    found = README.read_text("utf-8")
+    wanted = with_generated(found)
+    if os.environ.get("OTELBRIDGE_REGENERATE") == "1":
+        README.write_text(wanted, "utf-8")
+        return
+    assert found == wanted, "mappings/README.md is not what the program says; OTELBRIDGE_REGENERATE=1 pytest writes it anew"
 
 
 def shown(kind: str) -> str:
