@@ -65,6 +65,7 @@ _VALUES: dict[str, Schema] = {
     "next": {"enum": ["next"]},
     "hex": {"enum": ["hex"]},
     "name": _TEXT,
+    "list of ids": {"type": ["array", "null"], "items": _TEXT},
     "text": _TEXT,
     "metric": _TEXT,
     "UCUM unit": _TEXT,
