@@ -30,7 +30,9 @@ tests:
 TEXT = "250000 ns, qemu.event.begin=savevm_section_start, qemu.event.end=savevm_section_end, my.section=ram"
 
 
-WITH_EVENT = RULES.replace("    duration:", "    events: {savevm_section_skip: {attributes: {my.skipped: id}}}\n    duration:").replace(
+WITH_EVENT = RULES.replace(
+    "    duration:", "    events: {savevm_section_skip: {attributes: {my.skipped: id}}}\n    duration:"
+).replace(
     "  - name: one test\n    events: |\n",
     "  - name: one test\n    events: |\n"
     "      1@10.000010:savevm_section_start ram, section_id 3\n"
