@@ -344,12 +344,7 @@ def _code(node: ast.expr, where: Where) -> str:
     if isinstance(node, ast.Constant):
         return repr(node.value)
     if isinstance(node, (ast.Name, ast.Attribute)):
-        found = next(_references(node), None)
-        if found is None and isinstance(node, ast.Name):
-            return _own(node, where) or _PSEUDO[node.id]
-        if found is None:
-            raise AssertionError(ast.dump(node))
-        return where(found) or "None"
+        return _code_of_name(node, where)
     if isinstance(node, ast.BinOp):
         return f"({_code(node.left, where)} {_BINARY[type(node.op)]} {_code(node.right, where)})"
     if isinstance(node, ast.UnaryOp):
@@ -365,6 +360,12 @@ def _code(node: ast.expr, where: Where) -> str:
     if isinstance(node, (ast.List, ast.Tuple)):
         return "(" + "".join(f"{_code(item, where)}, " for item in node.elts) + ")"
     raise AssertionError(ast.dump(node))
+
+
+def _code_of_name(node: ast.Name | ast.Attribute, where: Where) -> str:
+    if isinstance(node, ast.Name) and node.id in _PSEUDO:
+        return _own(node, where) or _PSEUDO[node.id]
+    return where(next(_references(node))) or "None"
 
 
 # --- templates --------------------------------------------------------------------------------------
