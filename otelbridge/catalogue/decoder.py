@@ -63,11 +63,15 @@ class EventDecoder:
         return next((found for _, decoder in self._forms_of(event) if (found := decoder(raw)) is not None), None)
 
     def _forms_of(self, event: str) -> list[_Form]:
-        """The different looks that the declarations of an event have, newest first."""
+        """The different looks that the declarations of an event have: those with the most arguments first, then the newest.
+
+        A last `%s` takes anything, so a declaration that lost the arguments behind it fits the texts of all before it:
+        `ioc=0x1 ioctype=qio-channel-command hostname=(null) err=(nil)`.
+        """
         forms = self._forms.get(event)
         if forms is None:
             by_look: dict[object, _Form] = {}
-            for spec in self._catalogue.variants(event):
+            for spec in sorted(self._catalogue.variants(event), key=lambda spec: -len(spec.arguments)):
                 look, new = self._form(spec)
                 versions, decoder = by_look.get(look, (0, new))
                 by_look[look] = versions | _versions(spec), decoder

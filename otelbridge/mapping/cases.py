@@ -52,9 +52,19 @@ def _span(reader: NodeReader, node: Node) -> dict[str, object]:
     if "incomplete" in keys:
         found["incomplete"] = reader.choice(keys["incomplete"], ["true", "false"], "'incomplete'") == "true"
     if "events" in keys:
-        found["events"] = [reader.text(one, "an event") for one in reader.items(keys["events"], "'events'")]
+        events = [_event(reader, one) for one in reader.items(keys["events"], "'events'")]
+        found["events"], found["event_attributes"] = [name for name, _ in events], [values for _, values in events]
     found["attributes"] = _values(reader, keys.get("attributes"))
     return found
+
+
+def _event(reader: NodeReader, node: Node) -> tuple[str, dict[str, str]]:
+    """A span event, by its name alone or with attributes that it has."""
+    if node.kind != "map":
+        return reader.text(node, "an event"), {}
+    keys = reader.keys(node, language.EXPECTED_EVENT, "an expected span event")
+    name = reader.text(keys["name"], "a name") if "name" in keys else ""
+    return name, _values(reader, keys.get("attributes"))
 
 
 def _point(reader: NodeReader, node: Node) -> dict[str, object]:
@@ -132,11 +142,20 @@ def _span_differs(wanted: Mapping[str, Any], span: FinishedSpan, names: Mapping[
         if key in wanted and wanted[key] != value:
             expected, came = (f"{v} ns" if key == "duration" else repr(v) for v in (wanted[key], value))
             found.append(f"{key} should be {expected}, but is {came}")
-    for name, text in wanted.get("attributes", {}).items():
+    found += _attributes_differ("the attribute", wanted.get("attributes", {}), has)
+    if wanted.get("events") == values["events"]:
+        for event, attributes in zip(span.events, wanted["event_attributes"], strict=True):
+            found += _attributes_differ(f"of the event '{event.name}' the attribute", attributes, dict(event.attributes))
+    return found
+
+
+def _attributes_differ(what: str, wanted: Mapping[str, str], has: Mapping[str, object]) -> list[str]:
+    found = []
+    for name, text in wanted.items():
         if name not in has:
-            found.append(f"the attribute '{name}' should be '{text}', but is not there")
+            found.append(f"{what} '{name}' should be '{text}', but is not there")
         elif _as_text(has[name]) != text:
-            found.append(f"the attribute '{name}' should be '{text}', but is '{_as_text(has[name])}'")
+            found.append(f"{what} '{name}' should be '{text}', but is '{_as_text(has[name])}'")
     return found
 
 

@@ -326,10 +326,17 @@ def _needed(expression: Expression, where: Where) -> list[str] | None:
         if place is None:
             return None
         needed += ["e", place] if place.startswith("e[") else [place]
-    needed += [
-        _PSEUDO[n.id] for n in ast.walk(expression.tree) if isinstance(n, ast.Name) and n.id in _PSEUDO and n.id != "state"
-    ]
+    for node in ast.walk(expression.tree):
+        if isinstance(node, ast.Name) and node.id in _PSEUDO:
+            place = _own(node, where)
+            if place is not None or node.id != "state":
+                needed.append(place or _PSEUDO[node.id])
     return list(dict.fromkeys(needed))
+
+
+def _own(node: ast.Name, where: Where) -> str | None:
+    """The place of an argument of the event that has the name of a pseudo-argument."""
+    return where(Reference("", node.id, node.col_offset, len(node.id)))
 
 
 def _code(node: ast.expr, where: Where) -> str:
@@ -337,10 +344,7 @@ def _code(node: ast.expr, where: Where) -> str:
     if isinstance(node, ast.Constant):
         return repr(node.value)
     if isinstance(node, (ast.Name, ast.Attribute)):
-        found = next(_references(node), None)
-        if found is None:
-            return _PSEUDO[node.id]  # type: ignore[union-attr]
-        return where(found) or "None"
+        return _code_of_name(node, where)
     if isinstance(node, ast.BinOp):
         return f"({_code(node.left, where)} {_BINARY[type(node.op)]} {_code(node.right, where)})"
     if isinstance(node, ast.UnaryOp):
@@ -356,6 +360,12 @@ def _code(node: ast.expr, where: Where) -> str:
     if isinstance(node, (ast.List, ast.Tuple)):
         return "(" + "".join(f"{_code(item, where)}, " for item in node.elts) + ")"
     raise AssertionError(ast.dump(node))
+
+
+def _code_of_name(node: ast.Name | ast.Attribute, where: Where) -> str:
+    if isinstance(node, ast.Name) and node.id in _PSEUDO:
+        return _own(node, where) or _PSEUDO[node.id]
+    return where(next(_references(node))) or "None"
 
 
 # --- templates --------------------------------------------------------------------------------------

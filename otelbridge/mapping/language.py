@@ -174,7 +174,12 @@ EXPECTED_SPAN: Section = {
     "parent": Key("text", "The name of its parent."),
     "incomplete": Key("true | false", "Whether its end was never seen."),
     "attributes": Key("values by name", "Attributes that it has."),
-    "events": Key("list of events", "Names of its span events, in order."),
+    "events": Key("list of events, each a name or `{name, attributes}`", "All its span events, in order."),
+}
+
+EXPECTED_EVENT: Section = {
+    "name": Key("event", "The event's name.", required=True),
+    "attributes": Key("values by name", "Attributes that it has."),
 }
 
 EXPECTED_METRIC: Section = {
@@ -200,7 +205,8 @@ SECTIONS = (
     ("`events`, by event", EVENT), ("`attributes`, where a value is a table", ATTRIBUTE), ("`duration`", DURATION),
     ("`keep`", KEEP), ("`machines`", MACHINE), ("`states` of a machine", STATES), ("`final` of a machine, by state", FINAL),
     ("`completed` of a machine", COMPLETED), ("`metrics`", METRIC), ("`tests`", TEST), ("`expect`", EXPECT),
-    ("`spans` of `expect`", EXPECTED_SPAN), ("`metrics` of `expect`", EXPECTED_METRIC),
+    ("`spans` of `expect`", EXPECTED_SPAN), ("`events` of an expected span", EXPECTED_EVENT),
+    ("`metrics` of `expect`", EXPECTED_METRIC),
 )  # fmt: skip
 
 

@@ -43,6 +43,14 @@ def test_an_old_text_is_read_by_a_declaration_that_prints_it() -> None:
     assert stream.version_range == "3.1.0 - 8.1.0"
 
 
+def test_a_last_text_argument_does_not_swallow_the_arguments_that_came_after_it() -> None:
+    """11.0 has lost the host and the error, so its declaration fits every older text too."""
+    raw = b"ioc=0x1 ioctype=qio-channel-command hostname=(null) err=(nil)"
+    stream = TextDecoder(builtin(), {"migration_set_outgoing_channel": ("ioctype", "hostname")})
+    assert stream.decode("migration_set_outgoing_channel", raw) == ("qio-channel-command", "(null)")
+    assert stream.decode("migration_set_outgoing_channel", b"ioc=0x1 ioctype=qio-channel-file") == ("qio-channel-file", None)
+
+
 def test_what_one_event_says_of_the_version_chooses_the_declaration_of_another() -> None:
     """Up to 8.0 the argument was called `tranferred`; the texts are the same."""
     raw = b"transferred 100 time_spent 5 bandwidth 20 max_size 4000"

@@ -30,6 +30,17 @@ tests:
 TEXT = "250000 ns, qemu.event.begin=savevm_section_start, qemu.event.end=savevm_section_end, my.section=ram"
 
 
+WITH_EVENT = RULES.replace(
+    "    duration:", "    events: {savevm_section_skip: {attributes: {my.skipped: id}}}\n    duration:"
+).replace(
+    "  - name: one test\n    events: |\n",
+    "  - name: one test\n    events: |\n"
+    "      1@10.000010:savevm_section_start ram, section_id 3\n"
+    "      1@10.000020:savevm_section_skip vga, section_id 3\n"
+    "      1@10.000030:savevm_section_end ram, section_id 3 -> 0\n",
+)
+
+
 def differences(*expect: str, rules: str = RULES) -> tuple[str, ...]:
     text = rules + "    expect:\n" + "".join(f"      {line}\n" for line in expect)
     mapping = compile_mappings([File("my.yaml", text), *shipped_files()], builtin())
@@ -113,3 +124,27 @@ def test_of_spans_of_one_name_the_most_similar_is_compared() -> None:
 def test_a_line_that_no_declaration_fits_fails_the_test() -> None:
     rules = RULES.replace("section_id 2 -> 1", "number 2 -> 1")
     assert "1 lines are malformed" in differences("open: 1", rules=rules)
+
+
+def of_the_event(event: str) -> tuple[str, ...]:
+    return differences(f"spans: [{{name: my.span, events: [{event}]}}, {{name: my.span, events: []}}]", rules=WITH_EVENT)
+
+
+@pytest.mark.parametrize(
+    "event",
+    ["savevm_section_skip", "{name: savevm_section_skip}", "{name: savevm_section_skip, attributes: {my.skipped: vga}}"],
+)
+def test_a_span_event_is_compared_by_its_name_and_the_attributes_that_are_named(event: str) -> None:
+    assert of_the_event(event) == ()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "difference"),
+    [
+        ("my.skipped: ram", "the attribute 'my.skipped' should be 'ram', but is 'vga'"),
+        ("my.other: vga", "the attribute 'my.other' should be 'vga', but is not there"),
+    ],
+)
+def test_an_attribute_of_a_span_event_that_differs_is_told(attributes: str, difference: str) -> None:
+    (found,) = of_the_event(f"{{name: savevm_section_skip, attributes: {{{attributes}}}}}")
+    assert found == f"span 'my.span': of the event 'savevm_section_skip' {difference}"

@@ -300,3 +300,17 @@ def test_the_value_is_the_one_that_python_gives(text: str, a: int, b: int, c: in
     except (ZeroDivisionError, TypeError):
         expected = None
     assert compile_expression(expression, where)((a, b, c), None, NOWHERE) == expected
+
+
+def test_an_argument_goes_before_what_is_known_beside_the_arguments() -> None:
+    """`migrate_global_state_pre_save` has an argument `state`, which is the guest's and not the migration's."""
+    now = Now(7, "active", "source", None)
+
+    def with_state(reference: Reference) -> str | None:
+        return "b[0]" if reference.name == "state" else where(reference)
+
+    evaluate = compile_expression(parse_expression("state"), with_state)
+    assert evaluate(("running",), None, now) == "running"
+    assert evaluate((None,), None, now) is None
+    assert compile_expression(parse_expression("state == 'running' and role == 'source'"), with_state)(("running",), None, now)
+    assert value_of("state", now=now) == "active"
