@@ -15,9 +15,10 @@ from otelbridge.errors import UsageError
 from otelbridge.mapping import Mapping as Rules
 from otelbridge.mapping.rules import SpanRule
 from otelbridge.mapping.uses import Use, uses_of
-from otelbridge.pipeline import ConvertOptions, Progress, rows_of, watch
+from otelbridge.pipeline import ConvertOptions, rows_of, watch
 from otelbridge.readers.inputs import TraceInput
 from otelbridge.readers.open import open_input
+from otelbridge.readers.source import Progress
 from otelbridge.records import ERROR, SECOND_NS, FinishedSpan, MetricPoint, Outcome, Resource, Row, Signal, Value
 from otelbridge.view.text import duration_text
 

@@ -24,8 +24,8 @@ from otelbridge.otlp import Sink
 from otelbridge.readers import FORMATS, LogReader
 from otelbridge.readers.detect import detect
 from otelbridge.readers.inputs import TraceInput, group_inputs
-from otelbridge.readers.merge import merged
-from otelbridge.readers.open import Input, open_input, shown
+from otelbridge.readers.open import shown
+from otelbridge.readers.source import Progress, Source, Told, blocks_of, decoder_of, first_of, opened, times_of
 from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Outcome, Plan, Resource, Row, Signal
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from otelbridge.view.picture import Picture
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
-_FIRST_LINE_NS = 1000
-"""With an order but no time, a span's times are its lines' numbers in microseconds."""
+_FINE_NS = 1000
+"""Stamps of microseconds are what QEMU's log has; only coarser ones are told."""
 
 _SIDES_APART_BYTES = 16 << 20
 """Both sides of a migration are set up within so much of a file that both hosts write into."""
@@ -49,8 +49,6 @@ _PROCESSES = 1_000_000
 
 # /var/log/libvirt/qemu/web-1.log
 _LIBVIRT = re.compile(r"libvirt/qemu/(?P<domain>[^/]+?)\.log(?:\.\d+)?(?:\.gz|\.xz)?$")
-
-Progress = Callable[[int, int | None], None]
 
 
 class ConvertOptions(NamedTuple):
@@ -67,6 +65,10 @@ class ConvertOptions(NamedTuple):
     assume_start_ns: int | None = None
     give_up_s: float = 30.0
     spool: Path | None = None
+    clock: Path | None = None
+    clock_offset_ns: int | None = None
+    boot_ns: int | None = None
+    verbose: bool = False
 
 
 class Conversion(NamedTuple):
@@ -82,9 +84,8 @@ class _Setup(NamedTuple):
     """What all streams of a conversion share."""
 
     options: ConvertOptions
-    catalogue: Catalogue
+    told: Told
     mapping: Mapping
-    qemu_version: str | None
     environment: Attributes
     notes: list[str]
     progress: Progress
@@ -139,11 +140,21 @@ def _closed_on_error(sinks: Sequence[Sink]) -> Iterator[None]:
 
 def _set_up(options: ConvertOptions, env: MappingType[str, str], progress: Progress) -> _Setup:
     notes: list[str] = []
-    catalogue = load_catalogue(options.catalogue, notes)
+    told = _told(options, notes)
+    return _Setup(options, told, load_with_shipped(options.mappings, told.catalogue), _environment(env), notes, progress)
+
+
+def _told(options: ConvertOptions, notes: list[str]) -> Told:
+    """What the options say of all inputs."""
+    numbers = None
+    catalogue = builtin()
+    if options.catalogue is not None:
+        declarations = load_declarations(options.catalogue, notes)
+        catalogue = catalogue.with_declarations(declarations)
+        # A line that was skipped may have been an event, and all numbers behind it would be wrong.
+        numbers = None if declarations.skipped else declarations.numbers
     version = resolve_version(options.qemu_version) if options.qemu_version else None
-    return _Setup(
-        options, catalogue, load_with_shipped(options.mappings, catalogue), version, _environment(env), notes, progress
-    )
+    return Told(catalogue, numbers, version, options.assume_start_ns, options.clock_offset_ns, options.boot_ns, options.clock)
 
 
 def load_catalogue(path: Path | None, notes: list[str]) -> Catalogue:
@@ -201,16 +212,20 @@ def _inputs(setup: _Setup) -> list[TraceInput]:
     paths = list(dict.fromkeys([*options.files, *options.sources, *options.destinations]))
     if not paths:
         raise UsageError("There is nothing to convert; name the log files, for example: otelbridge convert src.log dst.log")
-    heads = {}
+    told = setup.told
+    heads: dict[str, bytes] = {}
+    formats: dict[str, str] = {}
     for path in paths:
-        opened = open_input(path, again=True)
-        heads[path] = opened.head
-        opened.close()
-        if not opened.head and len(paths) == 1:
+        source = opened(path)
+        heads[path] = source.head
+        source.close()
+        if not source.head and len(paths) == 1:
             raise FormatError(f"{shown(path)} is empty, so there is nothing to convert.", path=path)
-        if options.format == "auto" and opened.head:
-            detect(opened.head, path, setup.catalogue.is_event)
-    traces = group_inputs(options.files, options.sources, options.destinations, heads, setup.catalogue.is_event)
+        formats[path] = _format(setup, path, source.head)
+    traces = group_inputs(
+        options.files, options.sources, options.destinations, heads, formats, told.catalogue.is_event,
+        lambda path: first_of(path, formats[path], told),
+    )  # fmt: skip
     unstamped = [trace.paths[0] for trace in traces if trace.look.events and trace.look.stamp is None]
     if unstamped and options.assume_start_ns is None and not _only_console(options):
         raise UsageError(
@@ -225,13 +240,16 @@ def _only_console(options: ConvertOptions) -> bool:
     return all(to == "console" for to in options.to)
 
 
-def _clock(options: ConvertOptions, trace: TraceInput) -> tuple[int | None, str | None]:
-    """The time of the first line where lines carry none, and the mark that spans get for it."""
-    if trace.look.stamp is not None or not trace.look.events:
-        return options.assume_start_ns, None
-    if options.assume_start_ns is None:
-        return _FIRST_LINE_NS, "none"
-    return options.assume_start_ns, "assumed"
+def _format(setup: _Setup, path: str, head: bytes) -> str:
+    """The format of an input: what the user said, else what its first bytes show."""
+    if setup.options.format != "auto":
+        return setup.options.format
+    if not head:
+        return "log"
+    found = detect(head, path, setup.told.catalogue.is_event)
+    if setup.options.verbose:
+        setup.notes.append(f"{path}: read as {found.format}, since {found.why}.")
+    return found.format
 
 
 # --- resources ----------------------------------------------------------------------------------------
@@ -250,8 +268,10 @@ def _environment(env: MappingType[str, str]) -> Attributes:
     return tuple(found.items())
 
 
-def _resource(trace: TraceInput, key: bytes, environment: Attributes) -> Resource:
+def _resource(trace: TraceInput, key: bytes, process: int | None, environment: Attributes) -> Resource:
     attributes: dict[str, Any] = {"service.name": "qemu", "service.instance.id": key.hex(), "log.file.name": trace.name}
+    if process is not None:
+        attributes["process.pid"] = process
     domain = _LIBVIRT.search(trace.paths[0])
     if domain is not None:
         attributes["qemu.domain.name"] = domain["domain"]
@@ -350,60 +370,6 @@ class _Reading:
             engine.finish()
 
 
-class _Source:
-    """The batches of one trace, from all its files, with progress told."""
-
-    def __init__(self, setup: _Setup, trace: TraceInput, plan: Plan, sums: TextDecoder) -> None:
-        self._setup, self._trace, self._plan, self._sums = setup, trace, plan, sums
-        self.bytes = 0
-        self.gaps: list[str] = []
-
-    def batches(self) -> Iterator[Batch]:
-        """The whole trace from its beginning."""
-        parts = [self._part(path, thread) for path, thread in zip(self._trace.paths, self._trace.threads, strict=True)]
-        return parts[0] if len(parts) == 1 else merged(parts)
-
-    def _part(self, path: str, thread: int | None) -> Iterator[Batch]:
-        setup = self._setup
-        start_ns, _ = _clock(setup.options, self._trace)
-        reader = LogReader(
-            self._plan,
-            setup.catalogue.is_event,
-            self._sums.decode,
-            assume_start_ns=start_ns,
-            thread=thread,
-            numbers_are_threads=setup.qemu_version != "3.1.0",
-        )
-        opened = open_input(path, again=True)
-        try:
-            yield from self._fed(reader, opened)
-        except FormatError as error:
-            raise FormatError(f"{shown(path)}: {error}", path=path, offset=error.offset) from None
-        finally:
-            opened.close()
-
-    def _fed(self, reader: LogReader, opened: Input) -> Iterator[Batch]:
-        for block in opened.blocks():
-            self.bytes += len(block)
-            yield from reader.feed(block)
-            self._setup.progress(opened.position, opened.size)
-        yield from reader.finish()
-        self.gaps += reader.gaps
-        if opened.gap:
-            self.gaps.append(opened.gap)
-
-
-def _decoder(setup: _Setup, trace: TraceInput, wanted: MappingType[str, Sequence[str]]) -> TextDecoder:
-    decoder = TextDecoder(setup.catalogue, wanted, setup.qemu_version)
-    if trace.look.stamp == "number":
-        decoder.limit(None, "10.0.0")
-    elif trace.look.stamp == "iso":
-        decoder.limit("10.1.0", None)
-    else:
-        decoder.limit("6.0.0", None)
-    return decoder
-
-
 def _key(trace: TraceInput, process: int) -> bytes:
     return stream_key(*trace.identity, str(process))
 
@@ -425,16 +391,18 @@ def _survey(setup: _Setup, traces: Sequence[TraceInput]) -> Joined | None:
 
 def _two_sided(trace: TraceInput) -> bool:
     """Whether events of both sides of a migration stand in one trace."""
+    if trace.format == "simple":
+        return False  # it is one process's, and has the names of all events in it
     sides: set[str] = set()
     for path in trace.paths:
-        opened = open_input(path, again=True)
         left = _SIDES_APART_BYTES
-        for block in opened.blocks():
+        blocks = blocks_of(path)
+        for block in blocks:
             sides |= two_sided(block, sides)
             left -= len(block) if sides else 0
             if len(sides) > 1 or left < 0:
                 break
-        opened.close()
+        blocks.close()
     return len(sides) > 1
 
 
@@ -457,7 +425,8 @@ def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> lis
     from otelbridge.engine.clocks import ARGUMENTS, Listener  # noqa: PLC0415  # only where there are two hosts
     from otelbridge.engine.fits import Log, seen  # noqa: PLC0415
 
-    decoder = _decoder(setup, trace, mapping.plan.rows)
+    times = times_of(trace, setup.told)
+    decoder = decoder_of(trace, setup.told, mapping.plan.rows)
     indexes: list[LinkIndex] = []
     spans: list[list[FinishedSpan]] = []
     machines = {machine.id for machine in mapping.machines}
@@ -469,7 +438,7 @@ def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> lis
         return Engine(mapping, stream, decoder.decode, lambda: None, decoder.saw, index=indexes[number])
 
     reading = _Reading(new_engine)
-    listener = Listener(_decoder(setup, trace, ARGUMENTS).decode)
+    listener = Listener(decoder_of(trace, setup.told, ARGUMENTS).decode)
 
     def collect() -> None:
         for engine, roots in zip(reading.engines, spans, strict=True):
@@ -481,7 +450,7 @@ def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> lis
     needed = mapping.plan.rows
     rows = needed if trace.look.stamp == "iso" else setup.mapping.plan.rows
     plan = Plan({**dict.fromkeys(ARGUMENTS, ()), **rows})
-    for batch in _Source(setup, trace, plan, TextDecoder(setup.catalogue, {})).batches():
+    for batch in Source(trace, setup.told, times, plan, decoder.saw, setup.progress).batches():
         split = reading.processes.split([row for row in batch.rows if row.event in rows])
         reading.feed(batch, [[row for row in of_one if row.event in needed] for of_one in split])
         collect()
@@ -493,7 +462,7 @@ def _seen(setup: _Setup, trace: TraceInput, mapping: Mapping, first: int) -> lis
     log = Log(
         name=trace.paths[0],
         told=trace.role is not None,
-        timed=_clock(setup.options, trace)[1] is None,
+        timed=times.mark is None,
         whole=not listener.unread and not any(_has_holes(engine.accounting.buckets) for engine in reading.engines),
         steady=not any(engine.late for engine in reading.engines),
     )
@@ -520,16 +489,17 @@ def _read(
 ) -> report.InputReport:
     """One input, from its first byte to the sinks."""
     mapping = setup.mapping
-    decoder = _decoder(setup, trace, mapping.plan.rows)
+    times = times_of(trace, setup.told)
+    decoder = decoder_of(trace, setup.told, mapping.plan.rows)
+    source = Source(trace, setup.told, times, mapping.plan, decoder.saw, setup.progress)
     resources: list[Resource] = []
     roles: list[str] = []
     machines = {machine.id for machine in mapping.machines}
-    _, clock = _clock(setup.options, trace)
 
     def new_engine(number: int) -> Engine:
         key = _key(trace, number)
-        resources.append(_resource(trace, key, setup.environment))
-        stream = Stream(key, trace.role, clock)
+        resources.append(_resource(trace, key, reading.processes.ids.get(number), setup.environment))
+        stream = Stream(key, trace.role, times.mark, times.uncertainty_ns or None, _coarse(source.resolution_ns))
         joins = joined and joined.joins
         return engine_type(mapping, stream, decoder.decode, lambda: decoder.version_range, decoder.saw, joins)
 
@@ -543,17 +513,19 @@ def _read(
             roles.extend(_roles(spans, machines))
             _hand(sinks, resource, spans, points)
 
-    source = _Source(setup, trace, mapping.plan, TextDecoder(setup.catalogue, mapping.plan.sums, setup.qemu_version))
     for batch in source.batches():
         reading.take(batch)
         deliver()
     open_spans = sum(engine.open for engine in reading.engines)
     reading.finish()
     deliver()
+    setup.notes.extend([times.note] if times.note else [])
+    setup.notes.extend(f"{trace.paths[0]}: {said}" for said in source.notes)
     _note(setup.notes, trace, reading)
     return report.InputReport(
         paths=trace.paths,
-        format=next(iter(FORMATS)) if setup.options.format == "auto" else setup.options.format,
+        format=trace.format,
+        units=FORMATS[trace.format].unit,
         role=trace.role or next(iter(roles), None),
         bytes=source.bytes,
         account=report.summed([engine.accounting for engine in reading.engines]),
@@ -562,8 +534,13 @@ def _read(
         qemu_version=decoder.version_range,
         processes=len(reading.engines),
         gaps=tuple(source.gaps),
-        timed=clock != "none",
+        timed=times.mark != "none",
     )
+
+
+def _coarse(resolution_ns: int) -> int | None:
+    """A resolution that durations suffer from, so that spans must tell it."""
+    return resolution_ns if resolution_ns > _FINE_NS else None
 
 
 def _roles(spans: Sequence[FinishedSpan], machines: set[str]) -> list[str]:
@@ -593,7 +570,7 @@ def _note(notes: list[str], trace: TraceInput, reading: _Reading) -> None:
     overflowed = sorted({metric for engine in reading.engines for metric in engine.overflowed})
     words = "has too many series; the rest is in one with otel.metric.overflow=true."
     notes += [f"{name}: the metric {metric} {words}" for metric in overflowed]
-    if len(reading.engines) > 1:
+    if len(reading.engines) > 1 and not reading.processes.ids:
         notes.append(
             f"{name}: {len(reading.engines)} processes seem to have written into it; which thread is whose is a guess."
         )
@@ -670,9 +647,10 @@ def rows_of(
 ) -> Iterator[tuple[TraceInput, Row]]:
     """The events of the inputs with the input they stand in, without any rule; all that are known, or those of these names."""
     setup = _set_up(_each_once(options), env, progress)
-    plan = Plan(dict.fromkeys(setup.catalogue.names if events is None else events, ()))
+    plan = Plan(dict.fromkeys(setup.told.catalogue.names if events is None else events, ()))
     for trace in _inputs(setup):
-        for batch in _Source(setup, trace, plan, TextDecoder(setup.catalogue, {})).batches():
+        times = times_of(trace, setup.told)
+        for batch in Source(trace, setup.told, times, plan, lambda _event: None, setup.progress).batches():
             yield from ((trace, row) for row in batch.rows)
 
 

@@ -22,6 +22,7 @@ class InputReport(NamedTuple):
 
     paths: tuple[str, ...]
     format: str
+    units: str
     role: str | None
     bytes: int
     account: Accounting
@@ -106,7 +107,7 @@ def _input(report: InputReport) -> dict[str, Any]:
         "format": report.format,
         "role": report.role,
         "bytes": report.bytes,
-        "units": "lines",
+        "units": report.units,
         "total": account.total,
         "buckets": {bucket: account.buckets.get(bucket, 0) for bucket in BUCKETS},
         "first_time": _time(account.first_ns) if report.timed else None,

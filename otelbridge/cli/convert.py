@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otelbridge.cli.options import PATH, duration_s, moment_ns
+from otelbridge.cli.options import PATH, duration_s, moment_ns, offset_ns
 from otelbridge.cli.terminal import Progress, mute, show_warnings
 from otelbridge.errors import UsageError
 
@@ -26,6 +26,7 @@ Examples:
   otelbridge convert src.log dst.log --to http://collector:4318
   otelbridge convert --source a.log --destination b.log --to grpc://collector:4317
   xzcat vm.log.xz | otelbridge convert -              standard input
+  otelbridge convert trace-4711 --clock clock.json    the simple backend's file; its clock counts from the host's boot
 """
 _EXIT_CODES = """
 \b
@@ -46,7 +47,12 @@ Exit codes:
     help="A log of the destination host.",
 )  # fmt: skip
 @click.option(
-    "--format", "format_", type=click.Choice(["auto", "log"]), default="auto", show_default=True, help="What the files are."
+    "--format",
+    "format_",
+    type=click.Choice(["auto", "log", "simple", "ftrace", "syslog", "journald", "ust", "stap"]),
+    default="auto",
+    show_default=True,
+    help="Which of QEMU's trace backends wrote the files.",
 )
 @click.option(
     "--mapping", "mappings", multiple=True, type=PATH, metavar="PATH", help="A mapping of your own, or a folder of them."
@@ -63,6 +69,19 @@ Exit codes:
     "--assume-start", "assume_start_ns", callback=moment_ns, metavar="TIME",
     help="The moment of the first line of a log without time stamps; its spans are marked otelbridge.clock=assumed.",
 )  # fmt: skip
+@click.option(
+    "--clock", type=PATH, metavar="FILE",
+    help="Both clocks of the host, read together, for times that count from its boot (simple, ftrace): JSON with realtime_ns "
+    "and monotonic_ns. A clock.json beside the input is taken by itself.",
+)  # fmt: skip
+@click.option(
+    "--clock-offset", "clock_offset_ns", callback=offset_ns, metavar="DURATION",
+    help="What must be added to times that count from the host's boot; a number alone is nanoseconds.",
+)  # fmt: skip
+@click.option(
+    "--boot-time", "boot_ns", callback=moment_ns, metavar="TIME", help="When the host was booted, for the same (`uptime -s`)."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say of each input which format it was taken for, and why.")
 @click.option(
     "--give-up", "give_up_s", callback=duration_s, default="30s", show_default=True, metavar="DURATION",
     help="How long to go on trying a destination that takes nothing.",
@@ -81,20 +100,25 @@ def convert_command(  # one parameter for each option
     to: tuple[str, ...],
     accounting: Path | None,
     assume_start_ns: int | None,
+    clock: Path | None,
+    clock_offset_ns: int | None,
+    boot_ns: int | None,
+    verbose: bool,
     give_up_s: float,
     spool: Path | None,
 ) -> None:
-    """Convert saved logs of QEMU's log backend; gzip, xz and - (standard input) are read as they are.
+    """Convert saved traces of QEMU, whichever backend wrote them; gzip, xz and - (standard input) are read as they are.
 
-    Both logs of one migration give one trace.
+    Both traces of one migration give one trace.
     """
     from otelbridge.pipeline import ConvertOptions, convert  # noqa: PLC0415  # `--help` must not wait for it
 
     _freeze()
     show_warnings()
     options = ConvertOptions(
-        files, sources, destinations, format_, mappings, catalogue, qemu_version, to, assume_start_ns, give_up_s, spool
-    )
+        files, sources, destinations, format_, mappings, catalogue, qemu_version, to, assume_start_ns, give_up_s, spool,
+        clock, clock_offset_ns, boot_ns, verbose,
+    )  # fmt: skip
     with Progress() as progress:
         conversion = convert(options, env=os.environ, progress=progress.tell)
     if accounting is not None:

@@ -47,6 +47,20 @@ def moment_ns(_context: click.Context, _parameter: click.Parameter, text: str | 
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
+def offset_ns(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """Nanoseconds, from a number of them or a duration; may be negative."""
+    if text is None:
+        return None
+    from otelbridge.readers.clock import offset_of  # noqa: PLC0415
+
+    found = offset_of(text)
+    if found is None:
+        raise click.BadParameter(
+            f"'{text}' is no duration; for example 1795405703.481433342s, or nanoseconds alone, is expected."
+        )
+    return found
+
+
 def catalogue_of(path: Path | None) -> Catalogue:
     """The built-in catalogue, or that of a file; what was skipped in the file is said."""
     from otelbridge.pipeline import load_catalogue  # noqa: PLC0415

@@ -29,12 +29,14 @@ class Stream(NamedTuple):
         clock: Where the times are not the input's own: `assumed`, `estimated`, or `none` where there is but an order. Marked on
             every span.
         clock_uncertainty_ns: How far off an estimated clock may be, if known.
+        clock_resolution_ns: How coarse the stamps are, where durations suffer from it. Marked on every span.
     """
 
     key: bytes
     role: str | None = None
     clock: str | None = None
     clock_uncertainty_ns: int | None = None
+    clock_resolution_ns: int | None = None
 
 
 class Accounting:
@@ -102,6 +104,8 @@ class Outlet:
             attributes.append(("otelbridge.clock", self._stream.clock))
             if self._stream.clock_uncertainty_ns is not None:
                 attributes.append(("otelbridge.clock.uncertainty", self._stream.clock_uncertainty_ns))
+        if self._stream.clock_resolution_ns is not None:
+            attributes.append(("otelbridge.clock.resolution", self._stream.clock_resolution_ns))
         self._accounting.finished += 1
         status, message = (ERROR, body.failure[1]) if body.failure else (UNSET, "")
         return FinishedSpan(

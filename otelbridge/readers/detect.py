@@ -15,13 +15,6 @@ _EVENT = re.compile(
     rb"(?:^|[\n\0])(?P<line>(?:(?P<number>\d{1,10}@)\d{1,11}\.\d{6}:|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )+)?"
     rb"(?P<name>[A-Za-z_]\w*)(?=[ \r\n]|\Z)[^\r\n]*)"
 )
-_SIMPLE_MAGIC = (b"\xff" * 8 + b"\xb4\x29\xa4\x0a\xcb\x77\xb1\xf2", b"\xff" * 8 + b"\xf2\xb1\x77\xcb\x0a\xa4\x29\xb4")
-_OTHERS = (
-    (re.compile(rb"tracing_mark_write:|# tracer: nop"), "the ftrace backend"),
-    (re.compile(rb"^\[[\d:. -]+\] \(\+[\d.?]+\) .* qemu:\w+: \{", re.MULTILINE), "LTTng (babeltrace2's text)"),
-    (re.compile(rb"qemu-system-\w+\[\d+\]: \w+ |^<30>1 |\"MESSAGE\"", re.MULTILINE), "the syslog backend"),
-    (re.compile(rb"^\d+@\d{16,} \w+", re.MULTILINE), "SystemTap"),
-)
 
 
 class Look(NamedTuple):
@@ -50,34 +43,67 @@ def look_at(head: bytes, is_event: Callable[[str], bool]) -> Look:
     return Look(first, None, events=bool(first))
 
 
-def detect(head: bytes, path: str, is_event: Callable[[str], bool]) -> str:
-    """The `--format` word for an input.
+class Detected(NamedTuple):
+    """A `--format` word, and what speaks for it."""
 
-    A text in whose beginning no event stands is taken for a log too: its events may come later.
+    format: str
+    why: str
+
+
+def detect(head: bytes, path: str, is_event: Callable[[str], bool]) -> Detected:
+    """The format of an input, from its first bytes.
+
+    A text in whose beginning no event stands is taken for a log: its events may come later.
 
     Raises:
-        FormatError: It is a trace of another backend, or no text.
+        FormatError: It could be in several formats, or it is no text and no trace that is known.
     """
-    if head.startswith(_SIMPLE_MAGIC):
-        raise _not_yet(path, "the simple backend (binary)")
-    if look_at(head, is_event).events:
-        return "log"
-    for pattern, backend in _OTHERS:
-        if pattern.search(head):
-            raise _not_yet(path, backend)
+    look = look_at(head, is_event)
+    if look.stamp is not None and not _has_others(head):
+        return Detected("log", f"it has the line {look.first[:80]!r}")
+    fitting = _fitting(head)
+    if look.stamp is not None:
+        fitting.insert(0, Detected("log", f"it has the line {look.first[:80]!r}"))
+    if len(fitting) > 1:
+        words = "; ".join(f"{found.format} ({found.why})" for found in fitting)
+        raise FormatError(
+            f"'{path}' could be in several formats: {words}. Say which it is with --format; nothing of it was converted.",
+            path=path, offset=0,
+        )  # fmt: skip
+    if fitting:
+        return fitting[0]
+    if look.events:
+        return Detected("log", f"it has the line {look.first[:80]!r}, without a stamp")
     control = sum(head.count(bytes([byte])) for byte in (*range(1, 9), *range(14, 27), *range(28, 32)))
     if control * 20 > len(head):
         raise FormatError(
-            f"'{path}' is no text and no trace that is known; it begins with {head[:16]!r}. "
-            "A log of QEMU's log backend (-trace … -D FILE) was expected; nothing of it was converted.",
+            f"'{path}' is no text and no trace that is known; it begins with {head[:16]!r}. A trace of QEMU's log, simple, "
+            "ftrace, syslog, ust or dtrace backend was expected; nothing of it was converted.",
             path=path, offset=0,
         )  # fmt: skip
-    return "log"
+    return Detected("log", "it is text, and of no other format")
 
 
-def _not_yet(path: str, backend: str) -> FormatError:
-    return FormatError(
-        f"'{path}' looks like the output of {backend}, which this version does not read; it reads the text of the log backend "
-        "(-trace … -D FILE -msg timestamp=on). Nothing of it was converted.",
-        path=path, offset=0,
-    )  # fmt: skip
+# What stands in an input of another format; where none of it does, the others need not be asked.
+_OTHER_SIGNS = re.compile(rb'tracing_mark_write: | qemu:\w|"MESSAGE"|\nMESSAGE=|(?:qemu|kvm)[\w-]*\[\d+\]: ')
+
+
+def _has_others(head: bytes) -> bool:
+    return _OTHER_SIGNS.search(head) is not None
+
+
+def _fitting(head: bytes) -> list[Detected]:
+    """The formats but the log's that the first bytes could be in."""
+    from otelbridge.readers import ftrace, journald, stap, syslog, ust  # noqa: PLC0415  # a log needs none of them
+    from otelbridge.readers.simple import is_simple  # noqa: PLC0415
+
+    if is_simple(head):
+        return [Detected("simple", "it begins with the header of a simple trace")]
+    signs = (
+        ("ftrace", ftrace.looks_like, "events stand behind 'tracing_mark_write:'"),
+        ("journald", journald.looks_like, "it has entries of the journal with events as messages"),
+        ("syslog", syslog.looks_like, "events stand as messages of a program 'qemu…[PID]:'"),
+        ("ust", ust.looks_like, "it has events 'qemu:…' as babeltrace2 prints them"),
+        ("stap", stap.looks_like, "events stand behind 'PID@NANOSECONDS'"),
+    )
+    return [Detected(word, why) for word, looks_like, why in signs if looks_like(head)]

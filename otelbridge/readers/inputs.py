@@ -24,14 +24,20 @@ class TraceInput(NamedTuple):
         threads: The thread of each file where its name tells, else None.
         role: What the user said: source, destination or None.
         identity: What no other input of the conversion has, and what is the same each time it is converted.
-        look: What its first bytes show.
+        format: The word of `--format`.
+        head: Its first bytes.
+        look: What they show of a log; of another format nothing.
+        first: Time as it stands there, name and arguments of its first event; None for a log, whose `look` tells.
     """
 
     paths: tuple[str, ...]
     threads: tuple[int | None, ...]
     role: str | None
     identity: tuple[bytes, ...]
+    format: str
+    head: bytes
     look: Look
+    first: tuple[int, str, bytes] | None = None
 
     @property
     def name(self) -> str:
@@ -49,9 +55,20 @@ def group_inputs(
     sources: Sequence[str],
     destinations: Sequence[str],
     heads: Mapping[str, bytes],
+    formats: Mapping[str, str],
     is_event: Callable[[str], bool],
+    first_of: Callable[[str], tuple[int, str, bytes] | None] = lambda _path: None,
 ) -> list[TraceInput]:
     """Which files belong together, by their names and the first bytes of each, in the order of their first naming.
+
+    Args:
+        files: Inputs of no told role.
+        sources: Inputs told to be of a source.
+        destinations: Inputs told to be of a destination.
+        heads: The first bytes of each.
+        formats: The `--format` word of each.
+        is_event: Whether QEMU has an event of this name.
+        first_of: Gives the first event of an input that is no log.
 
     Raises:
         UsageError: A file was called both source and destination.
@@ -63,27 +80,29 @@ def group_inputs(
                 raise UsageError(f"'{path}' is named as --source and as --destination; one QEMU's log can be only one of them.")
     found: list[TraceInput] = []
     taken: set[tuple[bytes, ...]] = set()
-    for group in _groups(list(dict.fromkeys([*files, *sources, *destinations])), heads):
-        look = look_at(heads[group[0]], is_event)
-        identity: tuple[bytes, ...] = (
-            _stem(group).encode("utf-8", "surrogateescape"),
-            look.first if look.stamp else heads[group[0]][:256],
-        )
+    for group in _groups(list(dict.fromkeys([*files, *sources, *destinations])), heads, formats):
+        head, format_ = heads[group[0]], formats[group[0]]
+        first = None if format_ == "log" else first_of(group[0])
+        look = look_at(head, is_event) if format_ == "log" else Look(b"", None, events=False)
+        told_apart = look.first if look.stamp else head[:256]
+        if first is not None:
+            told_apart = b"%d %b %b" % (first[0], first[1].encode(), first[2])
+        identity: tuple[bytes, ...] = (_stem(group).encode("utf-8", "surrogateescape"), told_apart)
         while identity in taken:
             identity = (*identity, b"again")
         taken.add(identity)
         threads = tuple(_thread(path) if len(group) > 1 else None for path in group)
         told = next((roles[path] for path in group if path in roles), None)
-        found.append(TraceInput(group, threads, told, identity, look))
+        found.append(TraceInput(group, threads, told, identity, format_, head, look, first))
     return found
 
 
-def _groups(order: Sequence[str], heads: Mapping[str, bytes]) -> list[tuple[str, ...]]:
+def _groups(order: Sequence[str], heads: Mapping[str, bytes], formats: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Files whose names differ in a thread's number alone, and that hold that thread alone, are one trace."""
     groups: dict[str, list[str]] = {}
     for path in order:
         named = _THREAD_FILE.match(path)
-        alone = named is not None and _threads_in(heads[path]) <= {int(named["thread"])}
+        alone = named is not None and formats[path] == "log" and _threads_in(heads[path]) <= {int(named["thread"])}
         key = f"{named['stem']}-%d{named['rest']}" if named and alone else path
         groups.setdefault(key, []).append(path)
     return [tuple(group) for group in groups.values()]

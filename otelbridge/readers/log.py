@@ -140,6 +140,7 @@ class LogReader:
     """
 
     format = "log"
+    resolution_ns = 1
 
     def __init__(
         self,

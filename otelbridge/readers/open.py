@@ -30,12 +30,14 @@ class Input:
         path: As the user named it; `-` is standard input.
         size: Bytes of the file as it lies there, None for a pipe.
         head: The first 64 KiB of its content, unpacked.
+        notes: Always empty; a program that reads for us has some.
         gap: What was wrong with the end of it, in words; empty if nothing was. Known when all blocks were read.
     """
 
     def __init__(self, path: str, raw: IO[bytes], size: int | None) -> None:
         self.path, self._raw, self.size = path, raw, size
         self.gap = ""
+        self.notes: list[str] = []
         self.packed = False
         self._content: IO[bytes] = raw
         start = self._magic()

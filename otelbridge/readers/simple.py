@@ -110,6 +110,7 @@ class SimpleReader:
     """
 
     format = "simple"
+    resolution_ns = 1
 
     def __init__(
         self,
