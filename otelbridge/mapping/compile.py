@@ -165,7 +165,8 @@ def _check_disabling(nodes: Sequence[Node], problems: Problems, compiled: _Compi
         elif node.text in compiled.instruments and node.text not in known:
             problems.add(node, f"'{node.text}' is the metric of another rule", "disable or replace that rule")
         elif node.text not in known:
-            problems.add(node, f"there is no rule '{node.text}' to disable", did_you_mean(node.text, known))
+            repair = did_you_mean(node.text, known) or "an id is what a rule stands under in 'spans', 'machines' or 'metrics'"
+            problems.add(node, f"there is no rule '{node.text}' to disable", repair)
         for keeper in [named.keeper for named in compiled.named if named.keeper and named.node.text == node.text]:
             problems.add(
                 node,

@@ -579,14 +579,19 @@ def _clock_words(side: Side) -> Iterator[str]:
         about = "at least " if low is None or high is None else ""
         off = "" if low is None or high is None else f", give or take {duration_text((high - low + 1) // 2)}"
         yield (
-            f"{name}: its clock is {about}{duration_text(abs(applied))} {ahead} the source's{off}; "
-            f"its times are shown {duration_text(abs(applied))} {'earlier' if applied > 0 else 'later'}."
+            f"{name}: its clock is {about}{_exact(abs(applied))} {ahead} the source's{off}; "
+            f"its times are shown as much {'earlier' if applied > 0 else 'later'}."
         )
     elif low is None and high is not None and high >= _WORTH_SAYING_NS:
         yield (
             f"{name}: its clock may be up to {duration_text(high)} ahead of the source's; nothing that it sent tells, so its "
             "times are as they are in the log."
         )
+
+
+def _exact(length_ns: int) -> str:
+    """A length to the microsecond, since what it may be wrong by is shown beside it."""
+    return f"{length_ns / SECOND_NS:.6f} s" if length_ns >= SECOND_NS else duration_text(length_ns)
 
 
 def _offset(side: Side, which: str) -> int | None:

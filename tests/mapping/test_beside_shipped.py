@@ -114,6 +114,14 @@ my0.yaml:3:11: error: there is no rule 'savevm.sectoin' to disable
   help: did you mean 'savevm.section'?""",
         ),
         (
+            "disable: [zzz]\n",
+            """\
+my0.yaml:3:11: error: there is no rule 'zzz' to disable
+  3 |  disable: [zzz]
+    |            ^^^
+  help: an id is what a rule stands under in 'spans', 'machines' or 'metrics'""",
+        ),
+        (
             "disable: [qemu.migration.section.duration]\n",
             """\
 my0.yaml:3:11: error: 'qemu.migration.section.duration' is the metric of another rule

@@ -313,14 +313,17 @@ def test_trace_ids_come_last_with_a_hint_where_a_search_would_not_find_them(age_
     ("offset", "words"),
     [
         (
-            (2_999_973_000, 3_000_146_000, 3_000_059_500),
-            "is 3 s ahead of the source's, give or take 86.5 us; its times are shown 3 s",
+            (2_999_973_000, 3_000_146_000, 3_000_059_600),
+            "is 3.000060 s ahead of the source's, give or take 86.5 us; its times are shown as much earlier",
         ),
         (
-            (-3_000_027_000, -2_999_854_000, -2_999_940_500),
-            "is 3 s behind the source's, give or take 86.5 us; its times are shown",
+            (-3_000_027_000, -2_999_854_000, -2_999_940_600),
+            "is 2.999941 s behind the source's, give or take 86.5 us; its times are shown as much later",
         ),
-        ((None, -2_999_940_000, -2_999_940_000), "is at least 3 s behind the source's; its times are shown 3 s later"),
+        (
+            (None, -2_999_940_000, -2_999_940_000),
+            "is at least 2.999940 s behind the source's; its times are shown as much later",
+        ),
         ((None, 3_000_060_000, 0), "may be up to 3 s ahead of the source's"),
     ],
 )
