@@ -135,9 +135,11 @@ def integer_type(ctype: str) -> tuple[int, bool]:
 
 
 @cache
-def _integer(letter: str, ctype: str) -> Callable[[bytes], int]:
-    """Reads digits in the base of the conversion and casts them to the C type, as `%d` prints a large uint64_t negative."""
-    base = {"x": 16, "X": 16, "o": 8}.get(letter, 10)
+def integer_reader(base: int, ctype: str) -> Callable[[bytes], int]:
+    """Reads digits in that base and casts them to the C type, as `%d` prints a large uint64_t negative.
+
+    With base 0 the digits tell it themselves (`0x1F`).
+    """
     size, signed = integer_type(ctype)
     low, high = (-(1 << (size - 1)), (1 << (size - 1)) - 1) if signed else (0, (1 << size) - 1)
     modulus = 1 << size
@@ -158,7 +160,7 @@ def _reader(conversion: Conversion) -> Callable[[bytes], Value]:
     if letter == "p":
         return _pointer
     if letter in "diouxX":
-        return _integer(letter, argument.ctype)
+        return integer_reader({"x": 16, "X": 16, "o": 8}.get(letter, 10), argument.ctype)
     return float
 
 
