@@ -49,7 +49,7 @@ def join(migrations: Sequence[Seen]) -> Joined:
     notes = [note for one in chosen.values() for note in _doubts(one)]
     return Joined(
         {identity: _joined(one) for identity, one in chosen.items()},
-        {stream: _shifts(stream, chosen) for stream in {one.destination.stream for one in chosen.values()}},
+        {stream: _shifts(stream, migrations, chosen) for stream in {one.destination.stream for one in chosen.values()}},
         (*notes, *_left_alone(destinations, fits, joined), *_sideless(migrations)),
     )
 
@@ -120,13 +120,14 @@ def _joined(one: Fit) -> Join:
     return Join(source.trace_id, source.span_id, source.start_ns + one.offset.applied_ns, links)
 
 
-def _shifts(stream: int, chosen: Mapping[bytes, Fit]) -> Shifts:
+def _shifts(stream: int, migrations: Sequence[Seen], chosen: Mapping[bytes, Fit]) -> Shifts:
     joined = sorted(
         (one for one in chosen.values() if one.destination.stream == stream), key=lambda one: one.destination.start_ns
     )
     return Shifts(
         {one.destination.span_id: one.offset for one in joined if one.source.log.timed and one.destination.log.timed},
-        {one.source.trace_id: one.offset.applied_ns for one in joined},
+        {m.trace_id: 0 for m in migrations if m.stream == stream}
+        | {one.source.trace_id: one.offset.applied_ns for one in joined},
         [one.destination.start_ns for one in joined],
         [one.offset.applied_ns for one in joined],
     )

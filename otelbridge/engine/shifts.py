@@ -22,9 +22,9 @@ class Shifts(NamedTuple):
 
     Attributes:
         offsets: Of each destination's migration that was joined, by its root's span id.
-        by_trace: What is taken from the times of spans, by the trace that they are in.
+        by_trace: What is taken from the times of spans, by the trace of the migration that they are in.
         begins: Where each of those migrations begins in the log, in order.
-        amounts: What is taken from the times of points since then.
+        amounts: What is taken since then from the times of points, and of spans that are in no migration.
     """
 
     offsets: Mapping[bytes, Offset] = MappingProxyType({})
@@ -34,7 +34,12 @@ class Shifts(NamedTuple):
 
     def spans(self, spans: Sequence[FinishedSpan]) -> list[FinishedSpan]:
         """The spans on the clock of their trace; a migration says how far the clocks are apart."""
-        return [_shifted(self._marked(span), self.by_trace.get(span.trace_id, 0)) for span in spans]
+        return [_shifted(self._marked(span), self._of(span)) for span in spans]
+
+    def _of(self, span: FinishedSpan) -> int:
+        """What is taken from a span's times: of one in no migration as much as of a point."""
+        amount = self.by_trace.get(span.trace_id)
+        return self._amount(span.start_ns) if amount is None else amount
 
     def points(self, points: Sequence[MetricPoint]) -> list[MetricPoint]:
         """The points on the clock of the source of the last migration that came in."""
@@ -44,9 +49,12 @@ class Shifts(NamedTuple):
         offset = self.offsets.get(span.span_id)
         return span if offset is None else span._replace(attributes=(*span.attributes, *_described(offset)))
 
-    def _at(self, time_ns: int) -> int:
+    def _amount(self, time_ns: int) -> int:
         """What is taken from a time: for one before any migration what is taken in the first."""
-        return time_ns - self.amounts[max(0, bisect_right(self.begins, time_ns) - 1)]
+        return self.amounts[max(0, bisect_right(self.begins, time_ns) - 1)] if self.amounts else 0
+
+    def _at(self, time_ns: int) -> int:
+        return time_ns - self._amount(time_ns)
 
     def _point(self, point: MetricPoint) -> MetricPoint:
         start_ns = self._at(point.start_ns)
