@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from otelbridge.view.picture import Picture
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+_NOTHING_WRITTEN = (
+    "there is no event in it. QEMU writes when 64 KiB have gathered or when it exits, so one that was killed before leaves "
+    "the header alone; what it had gathered is lost."
+)
 _FINE_NS = 1000
 """Stamps of microseconds are what QEMU's log has; only coarser ones are told."""
 
@@ -583,7 +587,10 @@ def _concluded(
     reports: Sequence[report.InputReport], outcomes: MappingType[Signal, Outcome], notes: Sequence[str], picture: Picture | None
 ) -> Conversion:
     refused = [reason for outcome in outcomes.values() for reason in outcome.reasons]
-    empty = [f"{r.paths[0]}: there is no trace event in it" for r in reports if not r.account.events]
+    without = [r for r in reports if not r.account.events]
+    empty = [f"{r.paths[0]}: there is no trace event in it" for r in without if r.format != "simple"]
+    # A file with the header of a simple trace is one, if nothing reached it; no other format tells a trace without events.
+    notes = [*notes, *(f"{r.paths[0]}: {_NOTHING_WRITTEN}" for r in without if r.format == "simple")]
     document = report.accounting(reports, outcomes, [*empty, *refused], notes)
     rejected = any(outcome.rejected for outcome in outcomes.values())
     code = 5 if rejected else 7 if report.losses(reports) or empty else 0

@@ -110,6 +110,11 @@ class Processes:
             number = self._of[row.thread] = self._assign(row)
         process = self._all[number]
         if row.event in _MAIN or (row.event, row.raw) == _SETUP:
+            if process.main not in (None, row.thread) and not self._recovers(row):
+                # What it did before could be any thread's; a second main thread is another process's.
+                self._all.append(_Process())
+                number = self._of[row.thread] = len(self._all) - 1
+                process = self._all[number]
             process.main = row.thread if process.main is None else process.main
             process.role = process.role or _MAIN.get(row.event)
             process.spawned = self._rows

@@ -109,7 +109,7 @@ _VALUES: dict[str, Schema] = {
     },
     "list of values": {"type": ["array", "null"], "items": _TEXT},
     "list of attributes": {"type": ["array", "null"], "items": _TEXT},
-    "list of events": _list(_TEXT),
+    "list of events, each a name or `{name, attributes}`": _list({"anyOf": [_TEXT, _ref("expected_event")]}),
     "list of tests": {"type": ["array", "null"], "items": _ref("test")},
     "list of spans": {"type": ["array", "null"], "items": _ref("expected_span")},
     "list of points": {"type": ["array", "null"], "items": _ref("expected_metric")},
@@ -139,7 +139,7 @@ _SECTIONS: dict[str, Section] = {
     "attribute": language.ATTRIBUTE, "duration": language.DURATION, "keep": language.KEEP, "machine": language.MACHINE,
     "states": language.STATES, "final": language.FINAL, "completed": language.COMPLETED, "metric": language.METRIC,
     "test": language.TEST, "expect": language.EXPECT, "expected_span": language.EXPECTED_SPAN,
-    "expected_metric": language.EXPECTED_METRIC,
+    "expected_metric": language.EXPECTED_METRIC, "expected_event": language.EXPECTED_EVENT,
 }  # fmt: skip
 _MORE: dict[str, Schema] = {
     "span": {"oneOf": [{"required": ["end"]}, {"required": ["until"]}]},

@@ -6,9 +6,11 @@ import gzip
 import struct
 from pathlib import Path
 
+import click
 import pytest
 
 from otelbridge.catalogue import builtin
+from otelbridge.cli.convert import convert_command
 from otelbridge.errors import FormatError
 from otelbridge.readers import FORMATS
 from otelbridge.readers.detect import Look, detect, look_at
@@ -21,7 +23,7 @@ def look(head: bytes) -> Look:
 
 
 def word(head: bytes) -> str:
-    return detect(head, "in.log", builtin().is_event)
+    return detect(head, "in.log", builtin().is_event).format
 
 
 @pytest.mark.parametrize(
@@ -51,25 +53,33 @@ def test_a_text_without_an_event_so_far_is_taken_for_a_log(head: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "backend"),
+    ("head", "format_"),
     [
-        (struct.pack("<QQQ", 2**64 - 1, 0xF2B177CB0AA429B4, 4), "simple backend"),
-        (struct.pack(">QQQ", 2**64 - 1, 0xF2B177CB0AA429B4, 4), "simple backend"),
+        (struct.pack("<QQQ", 2**64 - 1, 0xF2B177CB0AA429B4, 4), "simple"),
+        (struct.pack(">QQQ", 2**64 - 1, 0xF2B177CB0AA429B4, 4), "simple"),
         (b"# tracer: nop\n#\n", "ftrace"),
         (b"           <...>-23166   [000] ...1.  2503.940575: tracing_mark_write: savevm_section_end ram\n", "ftrace"),
-        (b"[04:30:07.397507948] (+0.001254499) vm qemu:savevm_section_end: { cpu_id = 0 }, { ret = 0 }\n", "LTTng"),
-        (b"[04:49:25.767168364] (+?.?????????) vm:qemu-system-x86:(14750) qemu:migrate_set_state: { cpu_id = 1 }\n", "LTTng"),
+        (b"[04:30:07.397507948] (+0.001254499) vm qemu:savevm_section_end: { cpu_id = 0 }, { ret = 0 }\n", "ust"),
+        (b"[04:49:25.767168364] (+?.?????????) vm:qemu-system-x86:(14750) qemu:migrate_set_state: { cpu_id = 1 }\n", "ust"),
         (b"Nov 23 04:30:07 vm qemu-system-x86_64[23115]: savevm_section_end ram, section_id 1 -> 0\n", "syslog"),
         (b"<30>1 2026-11-23T04:30:07.397547+00:00 vm qemu-system-x86_64 23115 - -  savevm_section_end ram\n", "syslog"),
-        (b'{"MESSAGE":"savevm_section_end ram, section_id 1 -> 0","SYSLOG_PID":"23115"}\n', "syslog"),
-        (b"23115@1795408207397509000 savevm_section_end ram, section_id 1 -> 0\n", "SystemTap"),
+        (
+            b'{"MESSAGE":"savevm_section_end ram, section_id 1 -> 0","SYSLOG_IDENTIFIER":"qemu-system-x86_64",'
+            b'"SYSLOG_PID":"23115","__REALTIME_TIMESTAMP":"1795408207397534"}\n',
+            "journald",
+        ),
+        (b"23115@1795408207397509000 savevm_section_end ram, section_id 1 -> 0\n", "stap"),
     ],
 )  # fmt: skip
-def test_a_trace_of_another_backend_is_refused_by_its_name(head: bytes, backend: str) -> None:
-    with pytest.raises(FormatError, match=backend) as caught:
-        word(head)
-    assert "in.log" in str(caught.value)
-    assert "Nothing of it was converted" in str(caught.value)
+def test_a_trace_of_another_backend_is_told_by_its_first_bytes(head: bytes, format_: str) -> None:
+    assert word(head) == format_
+
+
+def test_what_could_be_two_formats_is_refused_with_both() -> None:
+    log = b"7@1795407950.000001:" + STATE + b"\n"
+    syslog = b"Nov 23 04:30:07 vm qemu-system-x86_64[23115]: savevm_section_end ram, section_id 1 -> 0\n"
+    with pytest.raises(FormatError, match=r"could be in several formats: log .*; syslog .*--format") as caught:
+        word(log + syslog)
     assert (caught.value.path, caught.value.offset) == ("in.log", 0)
 
 
@@ -87,19 +97,26 @@ def test_every_real_log_is_a_log(recordings: Path) -> None:
     assert paths
     for path in paths:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        assert detect(content[:65536], str(path), builtin().is_event) == "log"
+        assert word(content[:65536]) == "log"
         unstamped = "nots" in str(path)
         expected = None if unstamped else "iso" if "qemu-10" in str(path) else "number"
         assert look(content[:65536]).stamp == expected, path
 
 
-def test_real_traces_of_other_backends_are_refused(shared_recordings: Path) -> None:
-    for pattern, backend in (("qemu-10.2.0-syslog/*/*.log", "syslog"), ("qemu-*-simple/*/*.simple", "simple")):
-        for path in shared_recordings.glob(pattern):
+def test_every_real_trace_is_told(shared_recordings: Path) -> None:
+    patterns = {
+        "simple": "qemu-*-simple/*/*.simple*", "ftrace": "qemu-*-ftrace/*/*.txt", "ust": "qemu-*-ust/*/babeltrace2*.txt",
+        "syslog": "qemu-*-syslog/*/*.log", "journald": "qemu-*-syslog/*/journal.jsonl*",
+    }  # fmt: skip
+    for format_, pattern in patterns.items():
+        paths = [path for path in shared_recordings.glob(pattern) if "simpletrace" not in path.name]
+        assert paths, pattern
+        for path in paths:
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            with pytest.raises(FormatError, match=backend):
-                detect(content[:65536], str(path), builtin().is_event)
+            assert word(content[:65536]) == format_, path
 
 
-def test_log_is_a_word_of_the_command_line() -> None:
-    assert "log" in FORMATS
+def test_every_format_is_a_word_of_the_command_line() -> None:
+    option = next(p for p in convert_command.params if p.name == "format_")
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == ["auto", *FORMATS]
