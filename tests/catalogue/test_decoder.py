@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from otelbridge.catalogue import VERSIONS, TextDecoder, builtin, catalogue_from, resolve_version
+from otelbridge.catalogue.printf import is_text
+from otelbridge.catalogue.trace_events import parse_trace_events
 from otelbridge.errors import UsageError
 
 WANTED = {
@@ -224,3 +227,33 @@ def test_every_event_of_a_real_log_decodes_and_the_versions_left_hold_the_real_o
         assert undecoded == set(), path
         assert within(REAL[folder], stream.version_range), (path, stream.version_range)
         assert number or not content or path.stat().st_size < 1000, path
+
+
+# --- lines of every version -------------------------------------------------------------------------
+
+
+def printed(form: str, values: list[int | str]) -> bytes:
+    """What this machine's printf prints."""
+    buffer = ctypes.create_string_buffer(4096)
+    given = [ctypes.c_char_p(v.encode()) if isinstance(v, str) else ctypes.c_uint64(v & (1 << 64) - 1) for v in values]
+    length = ctypes.CDLL(None).snprintf(buffer, ctypes.c_size_t(len(buffer)), form.encode(), *given)
+    assert 0 <= length < len(buffer)
+    return buffer.raw[:length]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_line_of_each_event_of_each_version_decodes_to_its_arguments(shared: Path, version: str) -> None:
+    """Lines are printed from that release's own trace-events file and decoded knowing no more than the release."""
+    (path,) = [
+        p for p in (shared / "catalogs").glob("*.trace-events") if p.name.startswith(f"{version}.") or f"{version}-" in p.name
+    ]
+    specs = parse_trace_events(path.read_text("utf-8"), str(path)).specs
+    assert len(specs) > 200
+    for spec in specs:
+        # Small and different, so that a mixed-up order shows.
+        values: list[int | str] = [
+            f"name{i}" if is_text(a.ctype) else 1 if a.ctype == "bool" else 3 + i for i, a in enumerate(spec.arguments)
+        ]
+        wanted = {spec.name: [argument.name for argument in spec.arguments]}
+        found = TextDecoder(builtin(), wanted, version).decode(spec.name, printed(spec.format, values))
+        assert found == tuple(values), spec.name

@@ -8,8 +8,10 @@ from functools import cache
 import pytest
 
 from otelbridge.catalogue import Catalogue, builtin
+from otelbridge.catalogue.declared import migration_events
 from otelbridge.catalogue.versions import VERSIONS, between
-from otelbridge.mapping import File, Mapping, MappingTest, compile_mappings, shipped_files
+from otelbridge.mapping import File, Mapping, MappingTest, compile_mappings, load_with_shipped, shipped_files
+from otelbridge.mapping.coverage import coverage
 from otelbridge.mapping.rules import SpanRule
 from otelbridge.pipeline import run_mapping_tests
 
@@ -177,3 +179,12 @@ def test_tests_are_the_last_section_so_that_a_conversion_need_not_read_them() ->
         tests = file.text.removeprefix(rules_alone[path])
         assert tests.startswith("\ntests:\n")
         assert all(line.startswith((" ", "#")) for line in tests.splitlines()[2:] if line)
+
+
+@pytest.mark.parametrize("version", [None, *VERSIONS])
+def test_every_migration_event_of_every_qemu_is_used_or_left_out_with_a_reason(version: str | None) -> None:
+    events = migration_events(builtin(), version, of_file=False)
+    assert len(events) >= (262 if version == "4.1.0" else 200)
+    found = coverage(load_with_shipped((), builtin()), events, {})
+    assert [one.event for one in found if not one.is_covered] == []
+    assert all(one.uses or one.reason.strip() for one in found)
