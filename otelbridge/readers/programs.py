@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +22,9 @@ BABELTRACE = "babeltrace2"
 JOURNALCTL = "journalctl"
 _PACKAGES = {TRACE_CMD: "trace-cmd", BABELTRACE: "babeltrace2", JOURNALCTL: "systemd"}
 
+_CTF_LEVELS = 5
+"""A session of LTTng has its metadata in `ust/uid/1000/64-bit/` of its folder, or of one below."""
+
 _TRACE_DAT = b"\x17\x08\x44tracing"
 # The magic number of a packet of metadata, in either byte order, or the text of one that is not cut into packets.
 _CTF_METADATA = (b"\x57\x1d\xd1\x75", b"\x75\xd1\x1d\x57", b"/* CTF")
@@ -33,10 +37,13 @@ def is_trace_dat(head: bytes) -> bool:
 
 def is_ctf(path: str) -> bool:
     """Whether this is a directory with a CTF trace somewhere in it, such as LTTng's session directory."""
-    for metadata in Path(path).rglob("metadata"):
-        with suppress(OSError), metadata.open("rb") as file:
-            if file.read(6).startswith(_CTF_METADATA):
-                return True
+    for folder, folders, files in os.walk(path):
+        if len(Path(folder).relative_to(path).parts) >= _CTF_LEVELS:
+            folders.clear()
+        if "metadata" in files:
+            with suppress(OSError), Path(folder, "metadata").open("rb") as file:
+                if file.read(6).startswith(_CTF_METADATA):
+                    return True
     return False
 
 
