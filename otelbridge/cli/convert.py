@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import time
 from pathlib import Path
@@ -114,7 +113,8 @@ def convert_command(  # one parameter for each option
     from otelbridge.pipeline import ConvertOptions, convert  # noqa: PLC0415  # `--help` must not wait for it
 
     _freeze()
-    show_warnings()
+    if not to or any(not where.startswith(("file:", "console")) for where in to):
+        show_warnings()
     options = ConvertOptions(
         files, sources, destinations, format_, mappings, catalogue, qemu_version, to, assume_start_ns, give_up_s, spool,
         clock, clock_offset_ns, boot_ns, verbose,
@@ -122,6 +122,8 @@ def convert_command(  # one parameter for each option
     with Progress() as progress:
         conversion = convert(options, env=os.environ, progress=progress.tell)
     if accounting is not None:
+        import json  # noqa: PLC0415
+
         _write(accounting, json.dumps(conversion.accounting, indent=1, ensure_ascii=True) + "\n")
     if conversion.picture is not None:
         _draw(conversion)

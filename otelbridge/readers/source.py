@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 from otelbridge.catalogue import Catalogue
 from otelbridge.errors import FormatError
@@ -173,6 +172,8 @@ def _zone(path: str) -> tzinfo:
     """The zone of this host, in which a program prints stamps that name none; babeltrace2 was asked for UTC by us."""
     if path != "-" and Path(path).is_dir():
         return UTC
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  # most stamps are UTC
+
     try:
         if os.environ.get("TZ"):
             return ZoneInfo(os.environ["TZ"].lstrip(":"))
