@@ -15,7 +15,8 @@ from otelbridge.errors import UsageError
 from otelbridge.mapping import Mapping as Rules
 from otelbridge.mapping.rules import SpanRule
 from otelbridge.mapping.uses import Use, uses_of
-from otelbridge.pipeline import ConvertOptions, rows_of, watch
+from otelbridge.pipeline import ConvertOptions
+from otelbridge.pipeline.watching import rows_of, watch
 from otelbridge.readers.inputs import TraceInput
 from otelbridge.readers.open import open_input
 from otelbridge.readers.source import Progress

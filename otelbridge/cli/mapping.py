@@ -54,7 +54,7 @@ def check(paths: tuple[Path, ...], catalogue: Path | None) -> None:
 def test(paths: tuple[Path, ...], catalogue: Path | None) -> None:
     """Run the `tests:` of mapping files through the real reader and engine, together with the shipped mappings."""
     from otelbridge.mapping import load_with_shipped, user_files  # noqa: PLC0415
-    from otelbridge.pipeline import run_mapping_tests  # noqa: PLC0415
+    from otelbridge.pipeline.cases import run_mapping_tests  # noqa: PLC0415
     from otelbridge.view.text import clean, count_text  # noqa: PLC0415
 
     known = catalogue_of(catalogue)
@@ -97,7 +97,8 @@ def coverage(files: tuple[str, ...], mappings: tuple[Path, ...], catalogue: Path
     from otelbridge.catalogue.declared import migration_events  # noqa: PLC0415
     from otelbridge.mapping import load_with_shipped  # noqa: PLC0415
     from otelbridge.mapping.coverage import coverage as coverage_of  # noqa: PLC0415
-    from otelbridge.pipeline import ConvertOptions, fates_in  # noqa: PLC0415
+    from otelbridge.pipeline import ConvertOptions  # noqa: PLC0415
+    from otelbridge.pipeline.watching import fates_in  # noqa: PLC0415
 
     version, known = version_of(qemu_version), catalogue_of(catalogue)
     events = migration_events(known, version, of_file=catalogue is not None)

@@ -10,7 +10,8 @@ import pytest
 
 from otelbridge.engine.tally import Tally
 from otelbridge.otlp.file import FileSink
-from otelbridge.pipeline import ConvertOptions, convert, watch
+from otelbridge.pipeline import ConvertOptions, convert
+from otelbridge.pipeline.watching import watch
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 SCENARIOS = sorted(path.parent.relative_to(RECORDINGS) for path in RECORDINGS.glob("*/*/truth.json"))

@@ -6,7 +6,7 @@ import pytest
 
 from otelbridge.catalogue import builtin
 from otelbridge.mapping import File, compile_mappings, shipped_files
-from otelbridge.pipeline import run_mapping_tests
+from otelbridge.pipeline.cases import run_mapping_tests
 
 RULES = """\
 version: 1

@@ -11,7 +11,7 @@ from otelbridge.catalogue import builtin
 from otelbridge.errors import MappingError
 from otelbridge.mapping import File, compile_mappings, language, listing, shipped_files, shipped_folder
 from otelbridge.mapping.source import Node, parse
-from otelbridge.pipeline import run_mapping_tests
+from otelbridge.pipeline.cases import run_mapping_tests
 
 README = shipped_folder() / "README.md"
 SHIPPED_HEAD = "`<state>` in it stands for one name for each state.\n\n"

@@ -13,7 +13,7 @@ from otelbridge.catalogue.versions import VERSIONS, between
 from otelbridge.mapping import File, Mapping, MappingTest, compile_mappings, load_with_shipped, shipped_files
 from otelbridge.mapping.coverage import coverage
 from otelbridge.mapping.rules import SpanRule
-from otelbridge.pipeline import run_mapping_tests
+from otelbridge.pipeline.cases import run_mapping_tests
 
 SHIPPED = {file.path: file for file in shipped_files(with_tests=True)}
 

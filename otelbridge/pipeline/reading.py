@@ -1,0 +1,153 @@
+"""One input, from its first byte to the sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from otelbridge import report
+from otelbridge.engine import Engine, Stream
+from otelbridge.engine.processes import Processes
+from otelbridge.otlp import Sink
+from otelbridge.pipeline.inputs import key_of, resource_of
+from otelbridge.pipeline.options import Setup
+from otelbridge.readers import FORMATS
+from otelbridge.readers.inputs import TraceInput
+from otelbridge.readers.source import Source, decoder_of, times_of
+from otelbridge.records import Batch, FinishedSpan, MetricPoint, Resource, Row
+
+if TYPE_CHECKING:
+    from otelbridge.engine.joins import Joined
+
+
+_FINE_NS = 1000
+"""Stamps of microseconds are what QEMU's log has; only coarser ones are told."""
+
+
+PROCESSES = 1_000_000
+"""Processes of one input are numbered within this."""
+
+
+class Reading:
+    """One input while it is read: an engine for each process in it."""
+
+    def __init__(self, new_engine: Callable[[int], Engine]) -> None:
+        self.new_engine = new_engine
+        self.engines: list[Engine] = []
+        self.processes = Processes()
+
+    def take(self, batch: Batch) -> None:
+        """Hand a batch to the engines of the processes that its rows come from."""
+        self.feed(batch, self.processes.split(batch.rows))
+
+    def feed(self, batch: Batch, split: Sequence[list[Row]]) -> None:
+        """Hand the rows of each process to its engine; what was only counted goes to the first."""
+        while len(self.engines) < max(1, len(self.processes), len(split)):
+            self.engines.append(self.new_engine(len(self.engines)))
+        self.engines[0].feed(batch._replace(rows=split[0]))
+        for engine, rows in zip(self.engines[1:], [*split[1:], *([] for _ in self.engines)], strict=False):
+            engine.feed(Batch(batch.window_ns, rows, {}, {}, {}, 0, batch.last_ns))
+
+    def finish(self) -> None:
+        """The input is at its end."""
+        if not self.engines:
+            self.engines.append(self.new_engine(0))
+        for engine in self.engines:
+            engine.finish()
+
+
+def read_input(
+    setup: Setup,
+    place: int,
+    trace: TraceInput,
+    joined: Joined | None,
+    sinks: Sequence[Sink],
+    engine_type: Callable[..., Engine] = Engine,
+) -> report.InputReport:
+    """One input, from its first byte to the sinks."""
+    mapping = setup.mapping
+    times = times_of(trace, setup.told)
+    decoder = decoder_of(trace, setup.told, mapping.plan.rows)
+    source = Source(trace, setup.told, times, mapping.plan, decoder.saw, setup.progress)
+    resources: list[Resource] = []
+    roles: list[str] = []
+    machines = {machine.id for machine in mapping.machines}
+
+    def new_engine(number: int) -> Engine:
+        key = key_of(trace, number)
+        resources.append(resource_of(trace, key, reading.processes.ids.get(number), setup.environment))
+        stream = Stream(key, trace.role, times.mark, times.uncertainty_ns or None, _coarse(source.resolution_ns))
+        joins = joined and joined.joins
+        return engine_type(mapping, stream, decoder.decode, lambda: decoder.version_range, decoder.saw, joins)
+
+    reading = Reading(new_engine)
+
+    def deliver() -> None:
+        for number, (engine, resource) in enumerate(zip(reading.engines, resources, strict=True)):
+            spans, points = engine.take_spans(), engine.take_points()
+            if joined and (shifts := joined.shifts.get(place * PROCESSES + number)):
+                spans, points = shifts.spans(spans), shifts.points(points)
+            roles.extend(_roles(spans, machines))
+            _hand(sinks, resource, spans, points)
+
+    for batch in source.batches():
+        reading.take(batch)
+        deliver()
+    open_spans = sum(engine.open for engine in reading.engines)
+    reading.finish()
+    deliver()
+    setup.notes.extend([times.note] if times.note else [])
+    setup.notes.extend(f"{trace.paths[0]}: {said}" for said in source.notes)
+    _note(setup.notes, trace, reading)
+    return report.InputReport(
+        paths=trace.paths,
+        format=trace.format,
+        units=FORMATS[trace.format].unit,
+        role=trace.role or next(iter(roles), None),
+        bytes=source.bytes,
+        account=report.summed([engine.accounting for engine in reading.engines]),
+        points_made=sum(engine.points_made for engine in reading.engines),
+        open=open_spans,
+        qemu_version=decoder.version_range,
+        processes=len(reading.engines),
+        gaps=tuple(source.gaps),
+        timed=times.mark != "none",
+    )
+
+
+def _coarse(resolution_ns: int) -> int | None:
+    """A resolution that durations suffer from, so that spans must tell it."""
+    return resolution_ns if resolution_ns > _FINE_NS else None
+
+
+def _roles(spans: Sequence[FinishedSpan], machines: set[str]) -> list[str]:
+    return [str(v) for span in spans if span.name in machines for k, v in span.attributes if k == "qemu.migration.role"]
+
+
+def _hand(sinks: Sequence[Sink], resource: Resource, spans: Sequence[FinishedSpan], points: Sequence[MetricPoint]) -> None:
+    for sink in sinks:
+        if spans:
+            sink.spans(resource, spans)
+        if points:
+            sink.points(resource, points)
+
+
+def _note(notes: list[str], trace: TraceInput, reading: Reading) -> None:
+    """What the user should know of an input beside its losses."""
+    name = trace.paths[0]
+    if late := sum(engine.late for engine in reading.engines):
+        notes.append(
+            f"{name}: {late} events stand more than 50 ms too late in the file; they were taken as early as their place allows."
+        )
+    if mixed := sum(engine.mixed for engine in reading.engines):
+        notes.append(
+            f"{name}: in {mixed} migrations events of both hosts stand, and no thread ids tell the processes apart, "
+            "so their spans are mixed. Give each QEMU a file of its own."
+        )
+    overflowed = sorted({metric for engine in reading.engines for metric in engine.overflowed})
+    words = "has too many series; the rest is in one with otel.metric.overflow=true."
+    notes += [f"{name}: the metric {metric} {words}" for metric in overflowed]
+    if len(reading.engines) > 1 and not reading.processes.ids:
+        notes.append(
+            f"{name}: {len(reading.engines)} processes seem to have written into it; which thread is whose is a guess."
+        )
