@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         complain(str(error), located=isinstance(error, LocatedError))
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        # CPython kills itself by the signal, code or not, when it came while a string was executed, as named tuples are.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         complain("interrupted; what was not yet delivered is not.")
         code = _INTERRUPTED
     except SystemExit as stop:
