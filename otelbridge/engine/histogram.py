@@ -31,11 +31,14 @@ class ExponentialHistogram:
 
     def record(self, value: float) -> None:
         """Add one value; a negative one (clocks that step) counts as 0."""
-        value = max(value, 0.0)
+        if value < 0.0:
+            value = 0.0
         self.count += 1
         self.sum += value
-        self.min = min(self.min, value)
-        self.max = max(self.max, value)
+        if value < self.min:
+            self.min = value
+        if value > self.max:
+            self.max = value
         if value == 0.0:
             self.zero_count += 1
             return

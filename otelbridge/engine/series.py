@@ -63,7 +63,8 @@ class SeriesTable:
         self, metric: Metric, attributes: Attributes, value: float, limit: int, time_ns: int, trace_id: bytes, span_id: bytes
     ) -> None:
         """Record the length of a span that ended then; the longest since the last point is the exemplar."""
-        series = self.record(metric, attributes, value, limit)
+        series = self._series(metric, attributes, limit)
+        series.value.record(value)  # type: ignore[union-attr]
         if series.exemplar is None or value > series.exemplar.value:
             series.exemplar = Exemplar(time_ns, value, trace_id, span_id)
 
@@ -76,11 +77,9 @@ class SeriesTable:
         """Set a gauge."""
         self._series(metric, attributes, limit).value = value
 
-    def record(self, metric: Metric, attributes: Attributes, value: float, limit: int = 2000) -> Series:
+    def record(self, metric: Metric, attributes: Attributes, value: float, limit: int = 2000) -> None:
         """Record into a histogram."""
-        series = self._series(metric, attributes, limit)
-        series.value.record(value)  # type: ignore[union-attr]
-        return series
+        self._series(metric, attributes, limit).value.record(value)  # type: ignore[union-attr]
 
     def points(self, time_ns: int) -> list[MetricPoint]:
         """A point at `time_ns` for each sum and histogram that changed since the last call, in the order of their names."""

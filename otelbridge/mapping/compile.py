@@ -43,7 +43,7 @@ class _Compiled:
     unmapped: dict[str, str] = field(default_factory=dict)
     tests: list[MappingTest] = field(default_factory=list)
     instruments: dict[str, Metric] = field(default_factory=dict)
-    places: dict[tuple[str, str], Location] = field(default_factory=dict)
+    places: dict[tuple[str, str], Node] = field(default_factory=dict)
     """Where each rule is defined, good or not, by (section, id): spans and machines share a section."""
     named: list[NamedRule] = field(default_factory=list)
     """References to other rules, checked when all files were read."""
@@ -132,10 +132,11 @@ def _rules(file: File, found: dict[str, Node], readers: FileReaders, compiled: _
 
 def _is_new(section: str, key: Node, file: File, nodes: NodeReader, compiled: _Compiled) -> bool:
     """Whether the rule counts: a disabled one does not, and a shipped one gives way to a user's of the same id."""
-    first = compiled.places.setdefault((section, key.text), key.location)
-    if first is not key.location and not file.shipped:
-        nodes.problem(key, f"'{key.text}' is defined already at {first.path}:{first.line}", "give one of the two another name")
-    return first is key.location and key.text not in compiled.disabled
+    first = compiled.places.setdefault((section, key.text), key)
+    if first is not key and not file.shipped:
+        defined = f"'{key.text}' is defined already at {first.path}:{first.location.line}"
+        nodes.problem(key, defined, "give one of the two another name")
+    return first is key and key.text not in compiled.disabled
 
 
 def _unmapped(node: Node | None, readers: FileReaders, compiled: _Compiled) -> None:
@@ -161,7 +162,9 @@ def _check_disabling(nodes: Sequence[Node], problems: Problems, compiled: _Compi
     for node in nodes:
         own = [p for (_, name), p in compiled.places.items() if name == node.text and p.path == problems.path]
         if own:
-            problems.add(node, f"'{node.text}' is defined in this file, in line {own[0].line}", "remove one of the two")
+            problems.add(
+                node, f"'{node.text}' is defined in this file, in line {own[0].location.line}", "remove one of the two"
+            )
         elif node.text in compiled.instruments and node.text not in known:
             problems.add(node, f"'{node.text}' is the metric of another rule", "disable or replace that rule")
         elif node.text not in known:

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from otelbridge.mapping.language import PSEUDO_ARGUMENTS
@@ -296,7 +296,9 @@ def _direct(expression: Expression, where: Where) -> Evaluate:
     return _lambda(f"None if e is None else {place}" if place.startswith("e[") else place)
 
 
+@cache
 def _lambda(body: str) -> Evaluate:
+    # Most rules read the same few places, such as b[0].
     function: Evaluate = eval(f"lambda b, e, n: {body}", {"__builtins__": {}})  # noqa: S307  # built from a checked tree alone
     return function
 

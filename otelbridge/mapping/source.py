@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import yaml
 from yaml.reader import ReaderError
@@ -23,16 +23,30 @@ _TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+class Mark(Protocol):
+    """A place in a file, counted from 0, as both of yaml's loaders give it."""
+
+    line: int
+    column: int
+
+
 @dataclass(slots=True)
 class Node:
     """A piece of a file. `text` is a scalar as it is written, `quoted` whether in quotes or as a block."""
 
     kind: Literal["text", "null", "list", "map"]
-    location: Location
+    path: str
+    start: Mark | None
+    end: Mark | None
     text: str = ""
     quoted: bool = False
     items: list[Node] = field(default_factory=list)
     entries: list[tuple[Node, Node]] = field(default_factory=list)
+
+    @property
+    def location(self) -> Location:
+        """Where it stands; most are never asked."""
+        return _location(self.path, self.start, self.end)
 
     @property
     def what(self) -> str:
@@ -131,12 +145,11 @@ class _Builder:
 
     def take(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.ScalarEvent):
-            location = self._at(event)
-            plain = not event.style
-            if plain and event.value in _NULLS:
-                self._put(Node("null", location), event)
+            quoted, value = bool(event.style), event.value
+            if not quoted and value in _NULLS:
+                self._put(Node("null", self._path, event.start_mark, event.end_mark), event)
             else:
-                self._put(Node("text", location, event.value, quoted=not plain), event)
+                self._put(Node("text", self._path, event.start_mark, event.end_mark, value, quoted), event)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             self._begin(event)
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
@@ -156,7 +169,8 @@ class _Builder:
             raise _BoundError(self._at(event), "a second document begins here", "one file is one document; remove '---'")
 
     def _begin(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
-        node = Node("map" if isinstance(event, yaml.MappingStartEvent) else "list", self._at(event))
+        kind: Literal["map", "list"] = "map" if isinstance(event, yaml.MappingStartEvent) else "list"
+        node = Node(kind, self._path, event.start_mark, event.end_mark)
         if len(self._open) >= MAX_DEPTH:
             raise _BoundError(node.location, f"more than {MAX_DEPTH} levels are nested here", "no mapping needs so many")
         self._put(node, event)
@@ -197,11 +211,14 @@ class _Builder:
             self._keys[-1] = None
 
     def _at(self, event: yaml.Event) -> Location:
-        start, end = event.start_mark, event.end_mark
-        if start is None or end is None:
-            return Location(self._path, 1, 1)
-        length = end.column - start.column if end.line == start.line else 1
-        return Location(self._path, start.line + 1, start.column + 1, max(1, length))
+        return _location(self._path, event.start_mark, event.end_mark)
+
+
+def _location(path: str, start: Mark | None, end: Mark | None) -> Location:
+    if start is None or end is None:
+        return Location(path, 1, 1)
+    length = end.column - start.column if end.line == start.line else 1
+    return Location(path, start.line + 1, start.column + 1, max(1, length))
 
 
 def _size(node: Node) -> int:
