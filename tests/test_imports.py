@@ -21,12 +21,13 @@ MAY_IMPORT = {
     "mapping": _GROUND | {"catalogue"},
     "engine": _GROUND | {"mapping"},
     "otlp": _GROUND,
+    "probes": _GROUND | {"catalogue", "mapping"},
     "view": {"records", "otlp"},
     "report": _CORE,
     "pipeline": _PIPELINE,
     "explain": _PIPELINE,
     "service": _PIPELINE,
-    "cli": _PIPELINE | {"explain", "service"},
+    "cli": _PIPELINE | {"explain", "probes", "service"},
     "__main__": {"cli"},
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

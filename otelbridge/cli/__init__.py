@@ -15,6 +15,7 @@ import otelbridge
 from otelbridge.cli.catalogue import catalogue_group
 from otelbridge.cli.convert import convert_command
 from otelbridge.cli.mapping import mapping_group
+from otelbridge.cli.probes import probes_command
 from otelbridge.cli.spool import spool_group
 from otelbridge.cli.terminal import complain, flush, mute
 from otelbridge.errors import ExportError, LocatedError, OtelbridgeError, UsageError
@@ -30,6 +31,7 @@ Examples:
   otelbridge mapping check my.yaml         every problem of a mapping, with its place
   otelbridge mapping events                which events to switch on in QEMU
   otelbridge catalogue check FILE          whether the rules work with that QEMU
+  otelbridge probes stap --binary PATH     a script for QEMU's USDT probes
   otelbridge spool replay DIR              send what could not be delivered
 
 \b
@@ -82,5 +84,5 @@ def cli() -> None:
     """Turn QEMU's trace events of live migrations into OpenTelemetry spans and metrics."""
 
 
-for _command in (convert_command, mapping_group, catalogue_group, spool_group):
+for _command in (convert_command, mapping_group, catalogue_group, probes_command, spool_group):
     cli.add_command(_command)

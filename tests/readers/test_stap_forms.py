@@ -85,6 +85,25 @@ def test_counts_and_sums_made_in_the_kernel_are_counts_and_sums() -> None:
     assert found.total == found.accounted == 4102
 
 
+def test_what_is_left_when_bpftrace_ends_is_counted_in_the_time_before_it() -> None:
+    found = stap(
+        f"1/2@{TIME_NS} otelbridge_sum ram_save_page count=4096\n"
+        "\n\n@ram_save_page[23115, 23166]: (17, 33223371792234)\n"
+        "@ram_save_page__offset__host[23115, 7]: (2, 33223371792234, 81, -7)\n"
+        "@ram_save_page__offset[1, 2]: (3, 33223371792234)\n",
+        NO_ROWS,
+    )
+    assert found.counts == {"ram_save_page": 4096 + 17 + 2}
+    assert found.sums == {("ram_save_page", "offset"): 81, ("ram_save_page", "host"): -7}
+    assert len(found.windows) == 1
+    assert found.units == {"not_trace": 3}, "empty lines, and one whose sums are not those that its name says"
+
+
+def test_what_is_left_without_any_event_before_it_has_no_time() -> None:
+    found = stap("@ram_save_page[23115, 23166]: (17, 33223371792234)\n", NO_ROWS)
+    assert (found.units, found.counts) == ({"not_trace": 1}, {})
+
+
 @pytest.mark.parametrize(
     ("rest", "bucket", "units"),
     [
