@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otelbridge import report
+from otelbridge.catalogue import builtin
 from otelbridge.errors import ExportError, FormatError
 from otelbridge.otlp import Sink
 from otelbridge.pipeline.inputs import inputs_of
@@ -15,6 +16,8 @@ from otelbridge.pipeline.options import ConvertOptions, each_once, set_up
 from otelbridge.pipeline.reading import read_input
 from otelbridge.pipeline.sinks import open_sinks
 from otelbridge.pipeline.survey import survey_of
+from otelbridge.readers.detect import detect, look_at
+from otelbridge.readers.formats import FORMATS
 from otelbridge.readers.inputs import TraceInput
 from otelbridge.readers.open import shown
 from otelbridge.readers.source import Progress
@@ -67,11 +70,23 @@ def some_events(traces: Sequence[TraceInput], reports: Sequence[report.InputRepo
     if any(r.account.events for r in reports):
         return
     names = ", ".join(shown(path) for trace in traces for path in trace.paths)
+    words = sorted({trace.format for trace in traces})
+    expected = " or ".join(f"'{FORMATS[word].example}' (--format {word})" for word in words)
     raise FormatError(
-        f"There is no trace event of QEMU in {names}. Expected were lines such as "
-        "'19625@1795407950.847563:migrate_set_state new state setup'; "
-        "run QEMU with -trace 'migrate_*' and others, and -D FILE."
+        f"There is no trace event of QEMU in {names}. Expected was something like {expected}{_other_formats(traces)}. "
+        "Nothing was converted; run QEMU with -trace 'migrate_*' and others, and -D FILE."
     )
+
+
+def _other_formats(traces: Sequence[TraceInput]) -> str:
+    """What the inputs look like, where the user said something else."""
+    is_event, seen = builtin().is_event, []
+    for trace in traces:
+        with suppress(FormatError):
+            found = detect(trace.head, trace.name, is_event)
+            if found.format != trace.format and (found.format != "log" or look_at(trace.head, is_event).events):
+                seen.append(f". '{trace.name}' looks like --format {found.format}: {found.why}")
+    return "".join(seen)
 
 
 @contextmanager

@@ -98,12 +98,14 @@ class Format(NamedTuple):
         times: `utc` where stamps are whole; `boot` where they count from the host's boot; `day` where they lack day or year.
         reader: Makes a reader.
         decoder: Makes a decoder for the wanted arguments, a told version, and the byte order of a binary format.
+        example: What an event looks like, for messages.
     """
 
     unit: Literal["lines", "records"]
     times: Literal["utc", "boot", "day"]
     reader: Callable[[Parts], Reader]
     decoder: Callable[[Catalogue, Wanted, str | None, ByteOrder | None], Decoder]
+    example: str
 
 
 # Each format's modules are imported when an input is in it: a conversion of one reads with one.
@@ -172,13 +174,21 @@ def _payload(catalogue: Catalogue, wanted: Wanted, version: str | None, order: B
 
 
 FORMATS: Mapping[str, Format] = {
-    "log": Format("lines", "utc", _log, _text),
-    "simple": Format("records", "boot", _simple, _payload),
-    "ftrace": Format("lines", "boot", _ftrace, _text),
-    "syslog": Format("lines", "day", _syslog, _text),
-    "journald": Format("lines", "utc", _journald, _text),
-    "ust": Format("lines", "day", _ust, _fields),
-    "stap": Format("lines", "utc", _stap, _text),
+    "log": Format("lines", "utc", _log, _text, "19625@1795407950.847563:migrate_set_state new state setup"),
+    "simple": Format("records", "boot", _simple, _payload, "records of version 4 of the format"),
+    "ftrace": Format(
+        "lines",
+        "boot",
+        _ftrace,
+        _text,
+        "qemu-2316 [000] ...1. 2503.940571: tracing_mark_write: migrate_set_state new state setup",
+    ),
+    "syslog": Format("lines", "day", _syslog, _text, "Nov 23 04:30:01 vm qemu[4711]: migrate_set_state new state setup"),
+    "journald": Format("lines", "utc", _journald, _text, '{"MESSAGE":"migrate_set_state new state setup", …}'),
+    "ust": Format(
+        "lines", "day", _ust, _fields, '[04:30:01.397507948] (+0.001) vm qemu:migrate_set_state: { … }, { new_state = "setup" }'
+    ),
+    "stap": Format("lines", "utc", _stap, _text, "4711@1795408207397509000 migrate_set_state new state setup"),
 }
 """By the word of `--format`."""
 
