@@ -58,7 +58,7 @@ class Order:
                 time_ns = high - HORIZON_NS
                 self.late += 1
             waiting.append((time_ns, row))
-        if batch.units.get("dropped_by_qemu"):
+        if "dropped_by_qemu" in batch.units:
             waiting.append((high, Counts(window_ns, {}, {}, dropped=True)))
         self._high = high
         waiting.sort(key=_by_time)

@@ -41,12 +41,16 @@ class Reading:
         self.feed(batch, self.processes.split(batch.rows))
 
     def feed(self, batch: Batch, split: Sequence[list[Row]]) -> None:
-        """Hand the rows of each process to its engine; what was only counted goes to the first."""
+        """Hand the rows of each process to its engine; what was only counted goes to the first.
+
+        Dropped events may have been of any of them, so all are told, and only the first counts how many they were.
+        """
         while len(self.engines) < max(1, len(self.processes), len(split)):
             self.engines.append(self.new_engine(len(self.engines)))
         self.engines[0].feed(batch._replace(rows=split[0]))
+        dropped = {"dropped_by_qemu": 0} if "dropped_by_qemu" in batch.units else {}
         for engine, rows in zip(self.engines[1:], [*split[1:], *([] for _ in self.engines)], strict=False):
-            engine.feed(Batch(batch.window_ns, rows, {}, {}, {}, 0, batch.last_ns))
+            engine.feed(Batch(batch.window_ns, rows, {}, {}, dropped, 0, batch.last_ns))
 
     def finish(self) -> None:
         """The input is at its end."""

@@ -23,6 +23,9 @@ _MAX_NAMES = 100_000
 _LATEST_NS = (1 << 63) - 1
 """The year 2262. OTLP has times of 64 bits, and no event is of later."""
 
+_DROPPED = b"dropped_by_qemu"
+"""A batch ends where this stands: it is what was open then that is doubtful."""
+
 Found = tuple[int | None, bytes, bytes, Any, int]
 """What a line holds: the event's time, its name, its arguments as they stand there, who wrote it, how many events it is.
 
@@ -114,10 +117,14 @@ class Windows:
         for time_ns, name, raw, who, number in found:
             if time_ns is None:
                 self._units[name.decode("ascii")] += number
+                if name == _DROPPED:
+                    self._flush()
+                    counts = self._counts
                 continue
             event = plain.get(name)
             if event is None and not self.is_event(name):
                 self._foreign(name, raw, number)
+                counts = self._counts
                 continue
             if time_ns > last_ns:
                 if time_ns >= window_end:
@@ -160,6 +167,7 @@ class Windows:
         self._units[bucket] += abs(number) or 1
         if dropped:
             self._units["dropped_by_qemu"] += dropped
+            self._flush()
 
     def _counted_before(self, name: bytes, sums: Sums, number: int) -> None:
         event = name.decode("ascii")

@@ -418,13 +418,16 @@ class LogReader:
         return exact and len(stamps) == total
 
     def _last_event_ns(self, data: bytes, start: int, end: int) -> int | None:
-        """The time of the last of these lines that is an event's, else what it was before them."""
+        """The time of the last of these lines that is an event's and has one, else what it was before them."""
         while start < end:
             line = data.rfind(b"\n", start, end)
             found = _LINE.fullmatch(data, line + 1, end)
             if found is not None and self._event(found["name"]) is not None:
-                self._lead = found["thread"] or b""
-                return self._time_of(found)
+                time_ns = self._time_of(found)
+                # 2026-13-23T04:25:51.000001Z ram_save_page x
+                if time_ns is not None:
+                    self._lead = found["thread"] or b""
+                    return time_ns
             end = line
         return self._before_ns
 

@@ -258,3 +258,22 @@ NAMED = {
     "migration.rate_limit": [(60_000, 100_007)],
 }
 """Read off the scenario by hand: which events these lie between is what the contract says."""
+
+
+# --- two at once --------------------------------------------------------------------------------------------
+
+
+def test_dropped_events_make_the_open_spans_of_every_process_doubtful(tmp_path: Path) -> None:
+    lines_ = [line for line in trace("ust").decode().splitlines() if "ram_save_page" not in line]
+    both = [text_ for line in lines_ for text_ in (line, line.replace(str(PROCESS), str(PROCESS + 1)))]
+    middle = next(place for place, line in enumerate(both) if "migration_rate_limit_pre" in line)
+    both.insert(middle, "[warning] Tracer discarded 3 events")
+    (tmp_path / "trace").write_text("".join(f"{line}\n" for line in both))
+    accounting = tmp_path / "accounting.json"
+    done = call("convert", "--format", "ust", tmp_path / "trace", "--to", f"file:{tmp_path}", "--accounting", accounting)
+    assert done.code == 7, done.err
+    doubtful = Counter(
+        span["name"] for span in spans(tmp_path) if any(a["key"] == "otelbridge.doubtful" for a in span["attributes"])
+    )
+    assert doubtful == {"migration": 2, "migration.active": 2, "savevm": 2}
+    assert json.loads(accounting.read_text())["inputs"][0]["buckets"]["dropped_by_qemu"] == 3

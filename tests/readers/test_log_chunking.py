@@ -231,6 +231,15 @@ HOT = [Piece(90, 10, 19625, TEXTS[0], "plain"), Piece(90, 10, 19625, b"savevm_st
     size=st.sampled_from([13, 100, 1000, 4096, 1 << 16]),
 )
 @example(warm=2, pieces=[], end=b"", size=13)
+@example(
+    warm=1,
+    pieces=[
+        Piece(1, 10_000_000, 7, b"ram_save_page pc.ram: offset: 0x1000 host: 0x7f00", "plain"),
+        Piece(1, 0, 0, b"2026-13-23T04:25:51.000001Z ram_save_page x", "unstamped"),
+    ],
+    end=b"\n",
+    size=13,
+)
 def test_every_way_to_cut_a_log_and_both_ways_to_read_it_give_the_same(
     stamp: Callable[[int, int], bytes], *, warm: int, pieces: list[Piece], end: bytes, size: int
 ) -> None:
