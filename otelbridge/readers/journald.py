@@ -29,7 +29,8 @@ _KEY_MESSAGE = b'"MESSAGE":"'
 _PLAIN = re.compile(rb'([A-Za-z_]\w*+)(?: ([^"\\\n]*+))?+"')
 _DIGITS = re.compile(rb'(\d{1,19})"')
 _NAME = re.compile(rb"([A-Za-z_]\w*)(?: (.*))?", re.DOTALL)
-_JSON = re.compile(rb'^\{(?:[^\n]*,)? *"(?:MESSAGE|__CURSOR)" *:', re.MULTILINE)
+# Other programs that pass entries on may put blanks between them.
+_JSON = re.compile(rb'^\{(?:[^\n]*,)? ?"(?:MESSAGE|__CURSOR)" ?:', re.MULTILINE)
 _FIELD = re.compile(rb"[A-Z0-9_]{1,64}")
 _EXPORT = re.compile(rb"(?:^|\n)__CURSOR=s=[0-9a-f]+;|(?:^|\n)__REALTIME_TIMESTAMP=\d{10,19}\n")
 

@@ -27,7 +27,6 @@ _STAMP = rb"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d\d:\d\d:\d\d|\d{9,11})\.(\d{9})\
 _LINE = re.compile(_STAMP + rb"((?:[^ \n]++ ){0,8}?)qemu:([A-Za-z_]\w*+): (\{[^\n]*+)\n|([^\n]*+)\n")
 _EVENT = re.compile(rb"^" + _STAMP + rb"(?:[^ \n]++ ){0,8}?qemu:[A-Za-z_]\w*+: \{", re.MULTILINE)
 _CUT = re.compile(rb"\[[\d:. -]{9,29}\] (?:\(\+[\d.?]+\) )?(?:[^ \n]++ ){0,8}?qemu:")
-_CONTENT = rb'(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+'
 _CONTENT = rb'(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+'
 # { cpu_id = 0 }, { vpid = 23115, vtid = 23166, procname = "qemu-system-x86" }, { id = "ram", section_id = 1, ret = 0 }
 _GROUPS = re.compile(rb"((?:\{" + _CONTENT + rb"\}, )*+)\{ ?(" + _CONTENT + rb")\}\r?+", re.DOTALL)

@@ -64,6 +64,7 @@ def test_a_text_without_an_event_so_far_is_taken_for_a_log(head: bytes) -> None:
         (b"Nov 23 04:30:07 vm qemu-system-x86_64[23115]: savevm_section_end ram, section_id 1 -> 0\n", "syslog"),
         (b"<30>1 2026-11-23T04:30:07.397547+00:00 vm qemu-system-x86_64 23115 - -  savevm_section_end ram\n", "syslog"),
         (b'{"MESSAGE":"savevm_section_end ram","SYSLOG_PID":"23115","__REALTIME_TIMESTAMP":"1795408207397534"}\n', "journald"),
+        (b'{"__REALTIME_TIMESTAMP": "1795408207397534", "SYSLOG_PID": "7", "MESSAGE": "savevm_section_end ram"}\n', "journald"),
         (b"23115@1795408207397509000 savevm_section_end ram, section_id 1 -> 0\n", "stap"),
     ],
 )  # fmt: skip
