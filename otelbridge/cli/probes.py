@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 import click
 
 from otelbridge.cli.options import PATH, catalogue_of, catalogue_option, mapping_option, version_of, version_option
 from otelbridge.errors import UsageError
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + " _-+.,@/")
+"""What stands for itself in both languages."""
 
 _EXAMPLES = """
 \b
@@ -44,7 +48,7 @@ def probes_command(  # an argument for each option
     from otelbridge.mapping.switches import events_to_switch_on, is_costly  # noqa: PLC0415
     from otelbridge.probes import SCRIPTS, choose  # noqa: PLC0415
 
-    path = str(binary.resolve())
+    path = _quotable(binary)
     there = _probes_in(binary)
     known, version = catalogue_of(catalogue), version_of(qemu_version)
     rules = load_with_shipped(mappings, known)
@@ -63,6 +67,18 @@ def probes_command(  # an argument for each option
     _note(f"of more than the {script.arguments} arguments that {program} can read left out", left)
     for line in script.lines(path, readable, pid):
         click.echo(line)
+
+
+def _quotable(binary: Path) -> str:
+    """The program's path, as both languages take it."""
+    path = str(binary.resolve())
+    strange = sorted(set(path) - _PLAIN)
+    if strange:
+        raise UsageError(
+            f"--binary '{binary}' is {path!r}, and {strange[0]!r} has a meaning of its own in the script or breaks it;"
+            " copy or bind-mount the program to a path of letters, digits and ' _-+.,@/' alone."
+        )
+    return path
 
 
 def _probes_in(binary: Path) -> dict[str, tuple[tuple[int, ...], ...]]:

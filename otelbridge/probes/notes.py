@@ -35,7 +35,7 @@ def sdt_probes(data: bytes, provider: str) -> dict[str, tuple[tuple[int, ...], .
             if one == provider.encode():
                 sizes = tuple(abs(int(size)) for size in _SIZE.findall(arguments))
                 found.setdefault(name.decode("ascii", "replace"), {})[sizes] = None
-    except (struct.error, ValueError, IndexError) as error:
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
         if isinstance(error, NotesError):
             raise
         raise NotesError("its ELF headers or notes are cut or damaged") from None

@@ -65,7 +65,7 @@ def bpftrace_script(binary: str, probes: Sequence[Probe], pid: int | None) -> It
     limit = f"\n/pid == {pid}/" if pid is not None else ""
     for spec, summed in probes:
         body = _bpftrace_line(spec) if summed is None else _bpftrace_sum(spec, summed)
-        yield f"usdt:{binary}:qemu:{spec.name}{limit}\n{{\n{body}\n}}"
+        yield f'usdt:"{binary}":qemu:{spec.name}{limit}\n{{\n{body}\n}}'
 
 
 def _bpftrace_line(spec: EventSpec) -> str:
@@ -137,18 +137,11 @@ def stap_script(binary: str, probes: Sequence[Probe], pid: int | None) -> Iterat
     """The lines of a SystemTap script for the probes of that program."""
     yield from _STAP_HEAD.splitlines()
     limit = f"  if (pid() != {pid}) next\n" if pid is not None else ""
-    path = binary.replace("\\", "\\\\").replace('"', '\\"')
-    added = [probe for probe in probes if probe.summed is not None]
-    for spec, summed in added:
-        yield f"global {', '.join(_stap_maps(spec, summed or ()))}"
     for spec, summed in probes:
         body = _stap_line(spec) if summed is None else _stap_adding(spec, summed)
-        yield f'probe process("{path}").provider("qemu").mark("{spec.name}")\n{{\n{limit}{body}\n}}'
-    if added:
-        yield "function otelbridge_sums()\n{"
-        for spec, summed in added:
-            yield _stap_sum(spec, summed or ())
-        yield "}\nprobe timer.s(1), end { otelbridge_sums() }"
+        yield f'probe process("{binary}").provider("qemu").mark("{spec.name}")\n{{\n{limit}{body}\n}}'
+        if summed is not None:
+            yield _stap_sum(spec, summed)
 
 
 def _stap_line(spec: EventSpec) -> str:
@@ -191,13 +184,20 @@ def _stap_adding(spec: EventSpec, summed: Sequence[str]) -> str:
 
 
 def _stap_sum(spec: EventSpec, summed: Sequence[str]) -> str:
-    count, *sums = _stap_maps(spec, summed)
-    words = "".join(f" {name}=%d" for name in summed)
+    """A timer of its own for each event: SystemTap ends a script that does too much in one handler."""
+    count, *sums = maps = _stap_maps(spec, summed)
+    text = f"%d@%d otelbridge_sum {spec.name} count=%d{''.join(f' {name}=%d' for name in summed)}\\n"
     values = "".join(f", @sum({of}[process])" for of in sums)
-    text = f"%d@%d otelbridge_sum {spec.name} count=%d{words}\\n"
-    printing = f'printf("{text}", process, gettimeofday_ns(), @count({count}[process]){values})'
-    clearing = "\n".join(f"  delete {of}" for of in (count, *sums))
-    return f"  foreach (process in {count})\n    {printing}\n{clearing}"
+    return "\n".join(
+        (
+            f"global {', '.join(maps)}",
+            "probe timer.s(1), end\n{",
+            f"  foreach (process in {count})",
+            f'    printf("{text}", process, gettimeofday_ns(), @count({count}[process]){values})',
+            *(f"  delete {of}" for of in maps),
+            "}",
+        )
+    )
 
 
 def _size(argument: Argument) -> tuple[int, bool]:

@@ -151,6 +151,16 @@ def test_a_program_without_probes_is_refused_with_what_to_do() -> None:
     assert "--enable-trace-backends=dtrace" in made.err
 
 
+def test_a_path_that_would_break_the_script_is_refused(program: Path, tmp_path: Path) -> None:
+    (tmp_path / 'a"b').symlink_to(program)
+    copied = tmp_path / 'c"d'
+    copied.write_bytes(program.read_bytes())
+    assert script(tmp_path / 'a"b', "stap").code == 0, "what it points to is taken"
+    made = script(copied, "stap")
+    assert (made.code, made.out) == (2, "")
+    assert "copy or bind-mount the program" in made.err
+
+
 # --- what the programs say of the scripts ------------------------------------------------------------------
 
 
