@@ -8,7 +8,6 @@ from typing import NamedTuple
 from otelbridge.catalogue import Catalogue
 from otelbridge.catalogue.printf import integer_type
 from otelbridge.catalogue.versions import between
-from otelbridge.mapping.switches import is_costly
 from otelbridge.records import EventSpec, Plan
 
 Sizes = Sequence[tuple[int, ...]]
@@ -68,7 +67,7 @@ def _fits(spec: EventSpec, sizes: Sizes) -> bool:
 
 
 def _summed(spec: EventSpec, plan: Plan) -> tuple[str, ...] | None:
-    if spec.name in plan.rows and not is_costly(spec.name):
+    if spec.name in plan.rows:
         return None
     has = {argument.name for argument in spec.arguments}
     return tuple(name for name in plan.sums.get(spec.name, ()) if name in has)

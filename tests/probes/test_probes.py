@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from otelbridge.catalogue import TextDecoder, builtin
 from otelbridge.catalogue.declared import events_of, of_version
 from otelbridge.catalogue.printf import integer_type, is_text
+from otelbridge.mapping import load_with_shipped
 from otelbridge.probes import NotesError, sdt_probes
 from otelbridge.records import EventSpec
 from tests.convert.command import Result, call
@@ -159,6 +160,18 @@ def test_a_path_that_would_break_the_script_is_refused(program: Path, tmp_path: 
     made = script(copied, "stap")
     assert (made.code, made.out) == (2, "")
     assert "copy or bind-mount the program" in made.err
+
+
+@pytest.mark.parametrize("tool", ["bpftrace", "stap"])
+def test_events_that_rules_look_at_one_by_one_are_printed_and_the_others_added_up(program: Path, tool: str) -> None:
+    made = script(program, tool)
+    assert made.code == 0, made.err
+    summed = set(re.findall(r"otelbridge_sum (\w+) ", made.out))
+    wanted = load_with_shipped((), builtin()).plan
+    assert summed.isdisjoint(wanted.rows)
+    assert {"ram_save_page", "multifd_send_fill"} <= summed
+    printed = set(re.findall(r"@%\w+ (\w+)|@%s000 (\w+)", made.out))
+    assert {"postcopy_page_req_add", "postcopy_page_req_del"} <= {name for pair in printed for name in pair}
 
 
 # --- what the programs say of the scripts ------------------------------------------------------------------
