@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otelbridge import report
-from otelbridge.catalogue import builtin
 from otelbridge.errors import ExportError, FormatError
 from otelbridge.otlp import Sink
 from otelbridge.pipeline.inputs import inputs_of
@@ -16,11 +15,11 @@ from otelbridge.pipeline.options import ConvertOptions, each_once, set_up
 from otelbridge.pipeline.reading import read_input
 from otelbridge.pipeline.sinks import open_sinks
 from otelbridge.pipeline.survey import survey_of
-from otelbridge.readers.detect import detect, look_at
+from otelbridge.readers.detect import another
 from otelbridge.readers.formats import FORMATS
 from otelbridge.readers.inputs import TraceInput
 from otelbridge.readers.open import shown
-from otelbridge.readers.source import Progress
+from otelbridge.readers.source import Progress, times_of
 from otelbridge.records import Outcome, Signal
 
 if TYPE_CHECKING:
@@ -55,38 +54,36 @@ def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Pr
     """
     setup = set_up(each_once(options), env, progress)
     traces = inputs_of(setup)
+    # Before the sinks are opened, which empties what is there: times that nothing tells are a reason to refuse.
+    times = [times_of(trace, setup.told) for trace in traces]
     with ExitStack() as stack:
         sinks, picture = open_sinks(options, env, traces, stack)
         with _closed_on_error(sinks):
-            joined = survey_of(setup, traces)
-            reports = [read_input(setup, number, trace, joined, sinks) for number, trace in enumerate(traces)]
+            joined = survey_of(setup, traces, times)
+            reports = [read_input(setup, number, trace, times[number], joined, sinks) for number, trace in enumerate(traces)]
         outcomes = [sink.close() for sink in sinks]
-    some_events(traces, reports)
+    some_events(traces, reports, setup.told.catalogue.is_event)
     return _concluded(reports, report.combined(outcomes), setup.notes, picture)
 
 
-def some_events(traces: Sequence[TraceInput], reports: Sequence[report.InputReport]) -> None:
+def some_events(traces: Sequence[TraceInput], reports: Sequence[report.InputReport], is_event: Callable[[str], bool]) -> None:
     """Refuse inputs without any event."""
     if any(r.account.events for r in reports):
         return
     names = ", ".join(shown(path) for trace in traces for path in trace.paths)
     words = sorted({trace.format for trace in traces})
     expected = " or ".join(f"'{FORMATS[word].example}' (--format {word})" for word in words)
+    seen = _other_formats(traces, is_event)
+    how = "" if seen or words != ["log"] else "; run QEMU with -trace 'migrate_*' and others, and -D FILE"
     raise FormatError(
-        f"There is no trace event of QEMU in {names}. Expected was something like {expected}{_other_formats(traces)}. "
-        "Nothing was converted; run QEMU with -trace 'migrate_*' and others, and -D FILE."
+        f"There is no trace event of QEMU in {names}. Expected was something like {expected}{seen}. Nothing was converted{how}."
     )
 
 
-def _other_formats(traces: Sequence[TraceInput]) -> str:
+def _other_formats(traces: Sequence[TraceInput], is_event: Callable[[str], bool]) -> str:
     """What the inputs look like, where the user said something else."""
-    is_event, seen = builtin().is_event, []
-    for trace in traces:
-        with suppress(FormatError):
-            found = detect(trace.head, trace.name, is_event)
-            if found.format != trace.format and (found.format != "log" or look_at(trace.head, is_event).events):
-                seen.append(f". '{trace.name}' looks like --format {found.format}: {found.why}")
-    return "".join(seen)
+    found = [(trace, another(trace.head, trace.format, is_event)) for trace in traces]
+    return "".join(f". {shown(t.paths[0])} looks like --format {other.format}: {other.why}" for t, other in found if other)
 
 
 @contextmanager

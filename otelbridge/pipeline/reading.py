@@ -13,7 +13,7 @@ from otelbridge.pipeline.inputs import key_of, resource_of
 from otelbridge.pipeline.options import Setup
 from otelbridge.readers import FORMATS
 from otelbridge.readers.inputs import TraceInput
-from otelbridge.readers.source import Source, decoder_of, times_of
+from otelbridge.readers.source import Source, Times, decoder_of
 from otelbridge.records import Batch, FinishedSpan, MetricPoint, Resource, Row
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def read_input(
     setup: Setup,
     place: int,
     trace: TraceInput,
+    times: Times,
     joined: Joined | None,
     sinks: Sequence[Sink],
     engine_type: Callable[..., Engine] = Engine,
 ) -> report.InputReport:
     """One input, from its first byte to the sinks."""
     mapping = setup.mapping
-    times = times_of(trace, setup.told)
     decoder = decoder_of(trace, setup.told, mapping.plan.rows)
     source = Source(trace, setup.told, times, mapping.plan, decoder.saw, setup.progress)
     resources: list[Resource] = []

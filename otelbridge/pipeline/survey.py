@@ -13,7 +13,7 @@ from otelbridge.pipeline.inputs import key_of
 from otelbridge.pipeline.options import Setup
 from otelbridge.pipeline.reading import PROCESSES, Reading
 from otelbridge.readers.inputs import TraceInput
-from otelbridge.readers.source import Source, blocks_of, decoder_of, times_of
+from otelbridge.readers.source import Source, Times, blocks_of, decoder_of
 from otelbridge.records import FinishedSpan, Plan
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _SIDES_APART_BYTES = 16 << 20
 """Both sides of a migration are set up within so much of a file that both hosts write into."""
 
 
-def survey_of(setup: Setup, traces: Sequence[TraceInput]) -> Joined | None:
+def survey_of(setup: Setup, traces: Sequence[TraceInput], times: Sequence[Times]) -> Joined | None:
     """A first look at all inputs for which destination belongs to which source; none where there cannot be two of them."""
     if len(traces) == 1 and not _two_sided(traces[0]):
         return None
@@ -33,8 +33,8 @@ def survey_of(setup: Setup, traces: Sequence[TraceInput]) -> Joined | None:
 
     found: list[Seen] = []
     mapping = _of_joins(setup.mapping)
-    for number, trace in enumerate(traces):
-        found += _seen(setup, trace, mapping, number * PROCESSES)
+    for number, (trace, of_trace) in enumerate(zip(traces, times, strict=True)):
+        found += _seen(setup, trace, of_trace, mapping, number * PROCESSES)
     joined = join(found)
     setup.notes.extend(joined.notes)
     return joined
@@ -71,12 +71,11 @@ def _of_joins(mapping: Mapping) -> Mapping:
     return mapping._replace(spans=spans, machines=machines, metrics=(), plan=plan)
 
 
-def _seen(setup: Setup, trace: TraceInput, mapping: Mapping, first: int) -> list[Seen]:
+def _seen(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, first: int) -> list[Seen]:
     """The migrations of one input; its processes are streams of their own, numbered from `first`."""
     from otelbridge.engine.clocks import ARGUMENTS, Listener  # noqa: PLC0415  # only where there are two hosts
     from otelbridge.engine.fits import Log, seen  # noqa: PLC0415
 
-    times = times_of(trace, setup.told)
     decoder = decoder_of(trace, setup.told, mapping.plan.rows)
     indexes: list[LinkIndex] = []
     spans: list[list[FinishedSpan]] = []

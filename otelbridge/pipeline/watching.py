@@ -49,12 +49,13 @@ def watch(
 
     setup = set_up(each_once(options), env, progress)
     traces = inputs_of(setup)
-    joined = survey_of(setup, traces)
+    times = [times_of(trace, setup.told) for trace in traces]
+    joined = survey_of(setup, traces, times)
     reports = []
     for place, trace in enumerate(traces):
         reads(trace)
-        reports.append(read_input(setup, place, trace, joined, sinks, partial(ObservedEngine, observer)))
-    some_events(traces, reports)
+        reports.append(read_input(setup, place, trace, times[place], joined, sinks, partial(ObservedEngine, observer)))
+    some_events(traces, reports, setup.told.catalogue.is_event)
     return reports
 
 

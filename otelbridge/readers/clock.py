@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeGuard
 
 from otelbridge.durations import duration_ns
 from otelbridge.errors import UsageError
+from otelbridge.readers.open import shown
 from otelbridge.records import SECOND_NS
 
 BESIDE = "clock.json"
@@ -97,7 +98,8 @@ def clock_of(facts: Facts, path: str) -> Clock:
     if facts.modified_ns is not None and facts.last_ns is not None:
         return _of_file(facts.modified_ns, facts.first_ns, facts.last_ns, path)
     raise UsageError(
-        f"The times in '{path}' count from its host's boot, and nothing tells when that was. {_OPTIONS}. Nothing was converted."
+        f"The times in {shown(path)} count from its host's boot, and nothing tells when that was. {_OPTIONS}. "
+        "Nothing was converted."
     )
 
 
@@ -160,7 +162,9 @@ def readings_in(text: str, path: str) -> tuple[Reading, ...]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"The clock file '{path}' is no JSON: {error}. Expected was {_SHAPE}.") from None
+        raise UsageError(
+            f"The clock file '{path}' is no JSON: {error}. Expected was {_SHAPE}. Nothing was converted."
+        ) from None
     parts = [document]
     if isinstance(document, dict) and ("start" in document or "end" in document):
         parts = [document[key] for key in ("start", "end") if key in document]
@@ -172,9 +176,8 @@ def _reading(part: object, path: str) -> Reading:
     if isinstance(part, dict) and all(_whole(part.get(name)) for name in names):
         uncertainty_ns = part.get("uncertainty_ns", 0)
         return Reading(part[names[0]], part[names[1]], uncertainty_ns if _whole(uncertainty_ns) else 0)
-    shown = json.dumps(part)
     raise UsageError(
-        f"The clock file '{path}' has {shown[:120]}, but whole numbers of nanoseconds are expected: {_SHAPE}. "
+        f"The clock file '{path}' has {json.dumps(part)[:120]}, but whole numbers of nanoseconds are expected: {_SHAPE}. "
         "Nothing was converted."
     )
 

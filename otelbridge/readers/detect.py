@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from otelbridge.errors import FormatError
+from otelbridge.readers.open import shown
 
 # 19625@1795407950.847563:migrate_set_state new state setup
 # 2026-11-23T04:30:01.123456Z migrate_set_state new state setup
@@ -67,7 +68,7 @@ def detect(head: bytes, path: str, is_event: Callable[[str], bool]) -> Detected:
     if len(fitting) > 1:
         words = "; ".join(f"{found.format} ({found.why})" for found in fitting)
         raise FormatError(
-            f"'{path}' could be in several formats: {words}. Say which it is with --format; nothing of it was converted.",
+            f"{shown(path)} could be in several formats: {words}. Say which it is with --format; nothing of it was converted.",
             path=path, offset=0,
         )  # fmt: skip
     if fitting:
@@ -77,15 +78,27 @@ def detect(head: bytes, path: str, is_event: Callable[[str], bool]) -> Detected:
     control = sum(head.count(bytes([byte])) for byte in (*range(1, 9), *range(14, 27), *range(28, 32)))
     if control * 20 > len(head):
         raise FormatError(
-            f"'{path}' is no text and no trace that is known; it begins with {head[:16]!r}. A trace of QEMU's log, simple, "
-            "ftrace, syslog, ust or dtrace backend was expected; nothing of it was converted.",
+            f"{shown(path)} is no text and no trace that is known; it begins with {head[:16]!r}. A trace of QEMU's log, "
+            "simple, ftrace, syslog, ust or dtrace backend was expected; nothing of it was converted.",
             path=path, offset=0,
         )  # fmt: skip
     return Detected("log", "it is text, and of no other format")
 
 
+def another(head: bytes, format_: str, is_event: Callable[[str], bool]) -> Detected | None:
+    """The format other than this one in which an input seems to be; None if nothing speaks for one alone."""
+    try:
+        found = detect(head, "", is_event)
+    except FormatError:
+        return None
+    has_sign = found.format != "log" or look_at(head, is_event).events
+    return found if has_sign and found.format != format_ else None
+
+
 # What stands in an input of another format; where none of it does, the others need not be asked.
-_OTHER_SIGNS = re.compile(rb'tracing_mark_write: | qemu:\w|"MESSAGE"|\nMESSAGE=|(?:qemu|kvm)[\w-]*\[\d+\]: ')
+_OTHER_SIGNS = re.compile(
+    rb'tracing_mark_write: | qemu:\w|"MESSAGE"|\nMESSAGE=|(?:qemu|kvm)[\w-]*(?:\[\d+\]: | \d+ - )|\d@\d{16,20} '
+)
 
 
 def _has_others(head: bytes) -> bool:

@@ -98,7 +98,7 @@ class Format(NamedTuple):
         times: `utc` where stamps are whole; `boot` where they count from the host's boot; `day` where they lack day or year.
         reader: Makes a reader.
         decoder: Makes a decoder for the wanted arguments, a told version, and the byte order of a binary format.
-        example: What an event looks like, for messages.
+        example: What an event looks like, for a person.
     """
 
     unit: Literal["lines", "records"]
@@ -175,20 +175,32 @@ def _payload(catalogue: Catalogue, wanted: Wanted, version: str | None, order: B
 
 FORMATS: Mapping[str, Format] = {
     "log": Format("lines", "utc", _log, _text, "19625@1795407950.847563:migrate_set_state new state setup"),
-    "simple": Format("records", "boot", _simple, _payload, "records of version 4 of the format"),
+    "simple": Format("records", "boot", _simple, _payload, "records behind the header of a simple trace"),
     "ftrace": Format(
         "lines",
         "boot",
         _ftrace,
         _text,
-        "qemu-2316 [000] ...1. 2503.940571: tracing_mark_write: migrate_set_state new state setup",
+        "<...>-23166 [000] ...1. 2503.940575: tracing_mark_write: migrate_set_state new state setup",
     ),
-    "syslog": Format("lines", "day", _syslog, _text, "Nov 23 04:30:01 vm qemu[4711]: migrate_set_state new state setup"),
-    "journald": Format("lines", "utc", _journald, _text, '{"MESSAGE":"migrate_set_state new state setup", …}'),
+    "syslog": Format(
+        "lines", "day", _syslog, _text, "Nov 23 04:30:07 host qemu-system-x86_64[23115]: migrate_set_state new state setup"
+    ),
+    "journald": Format(
+        "lines",
+        "utc",
+        _journald,
+        _text,
+        '{"MESSAGE":"migrate_set_state new state setup","SYSLOG_PID":"23115","__REALTIME_TIMESTAMP":"1795408207397534"}',
+    ),
     "ust": Format(
-        "lines", "day", _ust, _fields, '[04:30:01.397507948] (+0.001) vm qemu:migrate_set_state: { … }, { new_state = "setup" }'
+        "lines",
+        "day",
+        _ust,
+        _fields,
+        '[2026-11-23 04:30:07.397507948] (+0.001254499) host qemu:migrate_set_state: { cpu_id = 0 }, { new_state = "setup" }',
     ),
-    "stap": Format("lines", "utc", _stap, _text, "4711@1795408207397509000 migrate_set_state new state setup"),
+    "stap": Format("lines", "utc", _stap, _text, "23115@1795408207397509000 migrate_set_state new state setup"),
 }
 """By the word of `--format`."""
 

@@ -80,6 +80,21 @@ def test_what_could_be_two_formats_is_refused_with_both() -> None:
     assert (caught.value.path, caught.value.offset) == ("in.log", 0)
 
 
+@pytest.mark.parametrize(
+    ("line", "format_"),
+    [
+        (b"<30>1 2026-11-23T04:30:07.397547+00:00 vm qemu-system-x86_64 23115 - -  savevm_section_end ram\n", "syslog"),
+        (b"23115@1795408207397509000 savevm_section_end ram, section_id 1 -> 0\n", "stap"),
+        (b"           <...>-23166   [000] ...1.  2503.940575: tracing_mark_write: savevm_section_end ram\n", "ftrace"),
+        (b"[04:30:07.397507948] (+0.001254499) vm qemu:savevm_section_end: { cpu_id = 0 }, { ret = 0 }\n", "ust"),
+        (b'{"MESSAGE":"savevm_section_end ram","SYSLOG_PID":"23115"}\n', "journald"),
+    ],
+)
+def test_a_log_with_lines_of_any_other_format_is_refused(line: bytes, format_: str) -> None:
+    with pytest.raises(FormatError, match=rf"could be in several formats: log .*; {format_} .*--format"):
+        word(b"2026-11-23T04:30:01.5Z " + STATE + b"\n" + line)
+
+
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(FormatError, match="is no text and no trace that is known"):
         word(b"\x7fELF\x02\x01\x01" + bytes(range(32)) * 20)
