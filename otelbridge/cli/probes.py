@@ -16,7 +16,8 @@ _PLAIN = frozenset(string.ascii_letters + string.digits + " _-+.,@/")
 _EXAMPLES = """
 \b
 Examples:
-  otelbridge probes bpftrace --binary /usr/libexec/qemu-kvm > qemu.bt; BPFTRACE_STRLEN=64 bpftrace qemu.bt > src.log
+  otelbridge probes bpftrace --binary /usr/libexec/qemu-kvm --pid 4711 > qemu.bt
+  BPFTRACE_MAX_PROBES=1024 bpftrace -p 4711 qemu.bt > src.log
   otelbridge probes stap --binary /usr/libexec/qemu-kvm --pid 4711 > qemu.stp; stap qemu.stp > src.log
   otelbridge convert --format stap src.log
 """

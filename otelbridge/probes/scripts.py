@@ -46,7 +46,8 @@ _BPFTRACE_HEAD = """\
 #!/usr/bin/env bpftrace
 // Prints trace events of QEMU for: otelbridge convert --format stap
 // bpftrace 0.17 or newer, with BPFTRACE_MAX_PROBES=1024 in its environment, and BPFTRACE_STRLEN=200 for whole strings (64
-// bytes where it is not set). A line break in a string breaks the line. Times are microseconds with three zeros.
+// bytes where it is not set); with -p PID it switches on what a semaphore guards. Times are microseconds with three zeros.
+// A line break in a string breaks the line, and what follows could pass for an event.
 // What is added up is printed by the thread itself at its next such event after a second; bpftrace prints the rest at its end.
 """
 _BPFTRACE_TIME = 'strftime("%s%f", nsecs)'
