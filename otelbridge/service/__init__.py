@@ -1,0 +1,1 @@
+"""`otelbridge run`: follows traces as they grow, for months, and loses nothing."""
