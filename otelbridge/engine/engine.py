@@ -172,6 +172,14 @@ class Engine:
         """Handle the events that still wait to be put in order; nothing earlier will come."""
         self._handle(self._order.rest())
 
+    def pause(self) -> None:
+        """Nothing comes for a while: what waits is handled, and what has changed goes out as points at the last time seen."""
+        self.settle()
+        self._settle_events()
+        last_ns = self._accounting.last_ns or 0
+        self.points += self._series.gauge_points(last_ns)
+        self.points += self._series.points(last_ns)
+
     def finish(self) -> None:
         """End the stream: what is still open goes out as incomplete, ended at the last time seen."""
         self.settle()

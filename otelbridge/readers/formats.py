@@ -32,7 +32,15 @@ class Reader(Protocol):
         ...
 
     def finish(self) -> list[Batch]:
-        """The rest, at the end of the input."""
+        """The rest, at the end of the input. Of lines more may be fed after it, which do not go on where these ended."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the reader stands between two blocks, as plain data."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`."""
         ...
 
 
@@ -54,6 +62,14 @@ class Decoder(Protocol):
     @property
     def version_range(self) -> str | None:
         """The versions that are left, in words."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """What was learnt, as plain data."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`."""
         ...
 
 

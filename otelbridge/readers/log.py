@@ -223,6 +223,7 @@ class LogReader:
         if self._partial or self._overlong:
             line = bytes(self._partial).rstrip(b"\r")
             self._partial.clear()
+            self._overlong = False
             event = self._event_of(line) is not None or _ANY_STAMP.match(line)
             self._lines += 1
             self._total += 1

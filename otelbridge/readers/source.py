@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -116,7 +116,7 @@ def times_of(trace: TraceInput, told: Told) -> Times:
     if kind == "boot":
         return _since_boot(trace, told)
     if kind == "day":
-        return Times(not_after_ns=_written_ns(trace.paths[0], told), zone=_zone(trace.paths[0]))
+        return Times(not_after_ns=_written_ns(trace.paths[0], told), zone=zone_of(trace.paths[0]))
     if trace.format != "log" or trace.look.stamp is not None or not trace.look.events:
         return Times(assume_start_ns=told.assume_start_ns)
     if told.assume_start_ns is None:
@@ -168,7 +168,7 @@ def _written_ns(path: str, told: Told) -> int | None:
     return Path(path).stat().st_mtime_ns
 
 
-def _zone(path: str) -> tzinfo:
+def zone_of(path: str) -> tzinfo:
     """The zone of this host, in which a program prints stamps that name none; babeltrace2 was asked for UTC by us."""
     if path != "-" and Path(path).is_dir():
         return UTC
@@ -186,14 +186,14 @@ def _zone(path: str) -> tzinfo:
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def first_of(path: str, format_: str, told: Told) -> tuple[int, str, bytes] | None:
-    """Time as it stands there, name and arguments of the first event of an input."""
+def first_of(path: str, format_: str, told: Told, blocks: Iterable[bytes] | None = None) -> tuple[int, str, bytes] | None:
+    """Time as it stands there, name and arguments of the first event of an input, or of these first blocks of it."""
     plan = Plan(dict.fromkeys(told.catalogue.names, ()))
     parts = Parts(plan, told.catalogue.is_event, lambda _event, _raw: None, numbers=told.numbers, assume_start_ns=0)
     if FORMATS[format_].times == "day":
-        parts = parts._replace(not_after_ns=_written_ns(path, told), zone=_zone(path))
+        parts = parts._replace(not_after_ns=_written_ns(path, told), zone=zone_of(path))
     try:
-        return first_event(FORMATS[format_].reader(parts), blocks_of(path))
+        return first_event(FORMATS[format_].reader(parts), blocks_of(path) if blocks is None else blocks)
     except FormatError as error:
         raise _named(error, path) from None
 
@@ -217,6 +217,34 @@ def _order(trace: TraceInput) -> ByteOrder | None:
     from otelbridge.readers.simple import byte_order  # noqa: PLC0415
 
     return byte_order(trace.head)
+
+
+def reader_of(
+    format_: str,
+    told: Told,
+    times: Times,
+    plan: Plan,
+    decode_sums: Callable[[str, bytes], tuple[Any, ...] | None],
+    declared: Callable[[str], None],
+    thread: int | None = None,
+) -> Reader:
+    """A reader for one file of a trace.
+
+    Args:
+        format_: The word of `--format`.
+        told: What is known of all inputs.
+        times: How its stamps become UTC.
+        plan: What the rules need.
+        decode_sums: Gives the arguments of `plan.sums[event]`.
+        declared: Told of each event that the input declares.
+        thread: The thread that wrote the whole file, where its name tells it.
+    """
+    return FORMATS[format_].reader(
+        Parts(
+            plan, told.catalogue.is_event, decode_sums, declared, times.offset_ns, times.not_after_ns, times.zone,
+            times.assume_start_ns, thread, told.qemu_version != "3.1.0", told.numbers,
+        )
+    )  # fmt: skip
 
 
 class Source:
@@ -264,13 +292,7 @@ class Source:
         return parts[0] if len(parts) == 1 else merged(parts)
 
     def _part(self, path: str, thread: int | None) -> Iterator[Batch]:
-        told, times = self._told, self._times
-        reader = FORMATS[self._trace.format].reader(
-            Parts(
-                self._plan, told.catalogue.is_event, self._decode_sums, self._declared, times.offset_ns, times.not_after_ns,
-                times.zone, times.assume_start_ns, thread, told.qemu_version != "3.1.0", told.numbers,
-            )
-        )  # fmt: skip
+        reader = reader_of(self._trace.format, self._told, self._times, self._plan, self._decode_sums, self._declared, thread)
         self._readers.append(reader)
         source = opened(path)
         try:

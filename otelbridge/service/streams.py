@@ -1,0 +1,321 @@
+"""One stream: the bytes of one QEMU's trace in, finished spans and points out; it can be taken up again from plain data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+from otelbridge.engine import Accounting, Engine
+from otelbridge.engine import Stream as EngineStream
+from otelbridge.errors import FormatError, OtelbridgeError
+from otelbridge.mapping import Mapping
+from otelbridge.pipeline.inputs import key_of, resource_of
+from otelbridge.pipeline.reading import Reading
+from otelbridge.readers import FORMATS
+from otelbridge.readers.clock import clock_beside
+from otelbridge.readers.detect import Look, detect, look_at
+from otelbridge.readers.formats import Decoder, Reader
+from otelbridge.readers.inputs import TraceInput, group_inputs
+from otelbridge.readers.open import HEAD_BYTES
+from otelbridge.readers.simple import is_simple
+from otelbridge.readers.source import Times, Told, decoder_of, first_of, reader_of, times_of, zone_of
+from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Resource, Role
+
+VERSION = 1
+_SIMPLE_HEAD_BYTES = 1 << 20
+"""A simple trace tells all names of events before the first event."""
+
+
+class Kind(NamedTuple):
+    """What the streams of one input share.
+
+    Attributes:
+        told: The catalogue and what the user said of the input.
+        mapping: The rules.
+        environment: Attributes of every resource, which win over all others.
+        format: The word of `--format`, or `auto`.
+        role: What the user said of all its migrations.
+    """
+
+    told: Told
+    mapping: Mapping
+    environment: Attributes = ()
+    format: str = "auto"
+    role: Role | None = None
+
+
+Output = tuple[Resource, Sequence[FinishedSpan], Sequence[MetricPoint]]
+
+
+class Stream:
+    """The trace of one QEMU while it grows.
+
+    Nothing is known of it until its first event has come: its ids are derived from that, so that a conversion of the same
+    file gives the same. Until then its bytes are held, at most 64 KiB of them.
+
+    Attributes:
+        problem: Why nothing of it can be read, in words; empty if it can be. What comes then is lost and counted.
+
+    Args:
+        kind: What it shares with the other streams of its input.
+        path: Where it comes from: a file's path, or `-` where there is no file.
+        attributes: Of its resource, beside what every stream has.
+        saved: What `snapshot` gave earlier.
+    """
+
+    def __init__(self, kind: Kind, path: str, attributes: Attributes = (), saved: dict[str, Any] | None = None) -> None:
+        self._kind, self._path, self._attributes = kind, path, attributes
+        self._head = b""
+        self._open: _Opened | None = None
+        self.problem = ""
+        self.bytes = self.bytes_unread = 0
+        if saved:
+            self._restore(saved)
+
+    @property
+    def format(self) -> str | None:
+        """The word of `--format`, None as long as nothing tells."""
+        return self._open.trace.format if self._open else None
+
+    @property
+    def open_spans(self) -> int:
+        """Spans that have begun and not ended."""
+        return sum(engine.open for engine in self._open.reading.engines) if self._open else 0
+
+    @property
+    def accounting(self) -> Sequence[Accounting]:
+        """Where everything went so far, of each process in it."""
+        return [engine.accounting for engine in self._open.reading.engines] if self._open else []
+
+    @property
+    def points_made(self) -> int:
+        """Metric points so far."""
+        return sum(engine.points_made for engine in self._open.reading.engines) if self._open else 0
+
+    @property
+    def last_ns(self) -> int | None:
+        """The time of the last event, UTC."""
+        return max((a.last_ns for a in self.accounting if a.last_ns is not None), default=None)
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether a file that begins again is another QEMU's: a simple trace is never appended to."""
+        return self.format == "simple"
+
+    # --- input ------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take in what has come."""
+        self.bytes += len(data)
+        if self.problem:
+            self.bytes_unread += len(data)
+        elif self._open:
+            self._read(data)
+        else:
+            self._head += data
+            self._try_to_open(last=False)
+
+    def cut(self) -> None:
+        """What comes next does not go on where the last bytes ended: a line that is not whole stays so."""
+        if self._open:
+            self._take(self._open.reader.finish())
+        elif self._head and not self._head.endswith(b"\n"):
+            self._head += b"\n"
+
+    def settle(self) -> None:
+        """Nothing came for a second: handle the events that waited to be put in order."""
+        if self._open:
+            for engine in self._open.reading.engines:
+                engine.settle()
+
+    def pause(self) -> None:
+        """Nothing came for longer: what has changed goes out as points."""
+        if self._open:
+            for engine in self._open.reading.engines:
+                engine.pause()
+
+    def end(self) -> None:
+        """Nothing will come any more, or not for long: what is open goes out as incomplete. More may come all the same."""
+        self._try_to_open(last=True)
+        if self._open:
+            self._take(self._open.reader.finish())
+            self._open.reading.finish()
+
+    def take(self) -> list[Output]:
+        """What came out since the last call, of each process in it."""
+        if not self._open:
+            return []
+        found: list[Output] = []
+        for engine, resource in zip(self._open.reading.engines, self._open.resources, strict=True):
+            spans, points = engine.take_spans(), engine.take_points()
+            if spans or points:
+                found.append((resource, spans, points))
+        return found
+
+    def _read(self, data: bytes) -> None:
+        opened = cast("_Opened", self._open)
+        try:
+            batches = opened.reader.feed(data)
+        except FormatError as error:
+            self._refuse(error, len(data))
+        else:
+            self._take(batches)
+
+    def _take(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            cast("_Opened", self._open).reading.take(batch)
+
+    def _refuse(self, error: OtelbridgeError, size: int) -> None:
+        self.problem = f"{self._path}: {error}".removeprefix(f"{self._path}: {self._path}: ")
+        self.bytes_unread += size
+
+    def _try_to_open(self, *, last: bool) -> None:
+        """Begin to read if the first bytes tell what it is; `last` says that no more will come."""
+        if self._open or self.problem or not self._head:
+            return
+        try:
+            trace = _recognised(self._kind, self._path, self._head, last=last)
+        except OtelbridgeError as error:
+            self._refuse(error, len(self._head))
+            self._head = b""
+            return
+        if trace is not None:
+            head, self._head = self._head, b""
+            self._open = _Opened(self._kind, trace, _times(trace, self._kind.told), self._attributes)
+            self._read(head)
+
+    # --- snapshots ----------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that is needed to go on in another process, as JSON-able data. Take the output away first."""
+        return {
+            "version": VERSION,
+            "head": self._head.decode("latin-1"),
+            "problem": self.problem,
+            "bytes": [self.bytes, self.bytes_unread],
+            "opened": self._open.snapshot() if self._open else None,
+        }
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self._head = saved["head"].encode("latin-1")
+        self.problem = saved["problem"]
+        self.bytes, self.bytes_unread = saved["bytes"]
+        if saved["opened"] is not None:
+            self._open = _Opened.restored(self._kind, self._path, saved["opened"], self._attributes)
+
+
+class _Opened:
+    """A stream whose first event is known: its reader, and an engine for each process in it."""
+
+    def __init__(self, kind: Kind, trace: TraceInput, times: Times, attributes: Attributes) -> None:
+        self.trace, self.times = trace, times
+        self.decoder: Decoder = decoder_of(trace, kind.told, kind.mapping.plan.rows)
+        self.sums: Decoder = decoder_of(trace, kind.told, kind.mapping.plan.sums)
+        self.reader: Reader = reader_of(trace.format, kind.told, times, kind.mapping.plan, self.sums.decode, self._declared)
+        self.resources: list[Resource] = []
+        self.resolutions: list[int] = []
+        self._kind, self._attributes = kind, attributes
+        self.reading = Reading(self._new_engine)
+
+    def _declared(self, event: str) -> None:
+        self.decoder.saw(event)
+        self.sums.saw(event)
+
+    def _new_engine(self, number: int) -> Engine:
+        kind, times = self._kind, self.times
+        if number >= len(self.resolutions):
+            self.resolutions.append(self.reader.resolution_ns)
+        key = key_of(self.trace, number)
+        environment = tuple({**dict(self._attributes), **dict(kind.environment)}.items())
+        self.resources.append(resource_of(self.trace, key, self.reading.processes.ids.get(number), environment))
+        coarse = self.resolutions[number] if self.resolutions[number] > 1000 else None  # noqa: PLR2004  # a microsecond
+        stream = EngineStream(key, self.trace.role, times.mark, times.uncertainty_ns or None, coarse)
+        return Engine(kind.mapping, stream, self.decoder.decode, lambda: self.decoder.version_range, self.decoder.saw)
+
+    def snapshot(self) -> dict[str, Any]:
+        trace, times = self.trace, self.times
+        return {
+            "format": trace.format,
+            "role": trace.role,
+            "identity": [part.hex() for part in trace.identity],
+            "head": trace.head[:16].hex(),
+            "look": [trace.look.first.hex(), trace.look.stamp, trace.look.events],
+            "times": [times.offset_ns, times.not_after_ns, times.assume_start_ns, times.mark, times.uncertainty_ns],
+            "reader": self.reader.snapshot(),
+            "decoders": [self.decoder.snapshot(), self.sums.snapshot()],
+            "processes": self.reading.processes.snapshot(),
+            "resolutions": self.resolutions,
+            "engines": [engine.snapshot() for engine in self.reading.engines],
+        }
+
+    @classmethod
+    def restored(cls, kind: Kind, path: str, saved: dict[str, Any], attributes: Attributes) -> _Opened:
+        first, stamp, events = saved["look"]
+        look = Look(bytes.fromhex(first), stamp, events=events)
+        identity = tuple(bytes.fromhex(part) for part in saved["identity"])
+        trace = TraceInput(
+            (path,), (None,), saved["role"], identity, saved["format"], bytes.fromhex(saved["head"]), look
+        )  # fmt: skip
+        offset_ns, not_after_ns, assume_start_ns, mark, uncertainty_ns = saved["times"]
+        times = Times(offset_ns, not_after_ns, zone_of(path), assume_start_ns, mark, uncertainty_ns)
+        opened = cls(kind, trace, times, attributes)
+        opened.reader.restore(saved["reader"])
+        opened.decoder.restore(saved["decoders"][0])
+        opened.sums.restore(saved["decoders"][1])
+        opened.reading.processes.restore(saved["processes"])
+        opened.resolutions = saved["resolutions"]
+        for number, state in enumerate(saved["engines"]):
+            engine = opened._new_engine(number)
+            engine.restore(state)
+            opened.reading.engines.append(engine)
+        return opened
+
+
+def _recognised(kind: Kind, path: str, head: bytes, *, last: bool) -> TraceInput | None:
+    """What the first bytes of a stream are; None as long as they do not tell.
+
+    Raises:
+        OtelbridgeError: They are no trace that is known.
+    """
+    full = last or len(head) >= HEAD_BYTES
+    lines = head[:HEAD_BYTES] if full else head[: head.rfind(b"\n") + 1]
+    is_event = kind.told.catalogue.is_event
+    try:
+        word = _format(kind, path, head, lines)
+    except FormatError:
+        if full:
+            raise
+        return None
+    first = None
+    if word == "log":
+        known = look_at(lines, is_event).stamp is not None
+    elif word is not None:
+        start = head[:_SIMPLE_HEAD_BYTES] if word == "simple" else lines
+        first = first_of(path, word, kind.told, [start])
+        known = first is not None
+        full = last or len(head) >= (_SIMPLE_HEAD_BYTES if word == "simple" else HEAD_BYTES)
+    if word is None or not (known or full):
+        return None
+    beginning = head if word == "simple" else lines
+    (trace,) = group_inputs([path], [], [], {path: beginning}, {path: word}, is_event, lambda _path: first)
+    return trace._replace(role=kind.role)
+
+
+def _format(kind: Kind, path: str, head: bytes, lines: bytes) -> str | None:
+    if kind.format != "auto":
+        return kind.format
+    if is_simple(head):
+        return "simple"
+    return detect(lines, path, kind.told.catalogue.is_event).format if lines else None
+
+
+def _times(trace: TraceInput, told: Told) -> Times:
+    """How the stamps of a trace become UTC; those that count from a host's boot count from this host's."""
+    is_told = told.clock_offset_ns is not None or told.boot_ns is not None or told.clock or clock_beside(trace.paths[0])
+    if FORMATS[trace.format].times == "boot" and trace.first is not None and not is_told:
+        now_ns, since_boot_ns = time.time_ns(), time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        # A trace of the time before the last boot, or of another host, has later times than this host's clock.
+        if trace.first[0] <= since_boot_ns:
+            told = told._replace(clock_offset_ns=now_ns - since_boot_ns)
+    return times_of(trace, told)

@@ -1,0 +1,96 @@
+"""A stream that grows, is stopped and taken up again gives what a conversion of the same file gives."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from otelbridge.otlp import Sink
+from otelbridge.pipeline.inputs import inputs_of
+from otelbridge.pipeline.options import ConvertOptions, set_up
+from otelbridge.pipeline.reading import read_input
+from otelbridge.readers.source import times_of
+from otelbridge.records import FinishedSpan, MetricPoint, Outcome, Resource, Signal
+from otelbridge.service.streams import Kind, Output, Stream
+
+RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
+TRACES = sorted(
+    path for pattern in ("*/*/src.log", "*/*/dst.log", "*/*/src.trace", "*/*/dst.trace") for path in RECORDINGS.glob(pattern)
+)
+Found = dict[Resource, tuple[list[FinishedSpan], list[MetricPoint]]]
+"""Of each process; which of two comes first depends on how their common file was cut."""
+
+
+class Collected(Sink):
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.found: Found = {}
+
+    def spans(self, resource: Resource, spans: Sequence[FinishedSpan]) -> None:
+        self.found.setdefault(resource, ([], []))[0].extend(spans)
+
+    def points(self, resource: Resource, points: Sequence[MetricPoint]) -> None:
+        self.found.setdefault(resource, ([], []))[1].extend(points)
+
+    def close(self) -> Mapping[Signal, Outcome]:
+        return {}
+
+    def take(self, output: Sequence[Output]) -> None:
+        for resource, spans, points in output:
+            self.spans(resource, spans)
+            self.points(resource, points)
+
+
+def kind() -> Kind:
+    setup = set_up(ConvertOptions(()), {}, lambda _read, _of: None)
+    return Kind(setup.told, setup.mapping)
+
+
+KIND = kind()
+
+
+def converted(path: Path) -> Found:
+    """What a conversion of one file gives."""
+    setup = set_up(ConvertOptions((str(path),)), {}, lambda _read, _of: None)
+    (trace,) = inputs_of(setup)
+    sink = Collected()
+    read_input(setup, 0, trace, times_of(trace, setup.told), None, [sink])
+    return sink.found
+
+
+def cut(data: bytes, seed: int) -> Iterator[bytes]:
+    chance = random.Random(seed)  # noqa: S311 - where it is cut
+    place = 0
+    while place < len(data):
+        step = chance.choice([1, 17, 100, 4096, 65536, 300_000])
+        yield data[place : place + step]
+        place += step
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: str(path.relative_to(RECORDINGS)))
+def test_a_trace_that_grows_in_pieces_gives_what_its_conversion_gives(path: Path) -> None:
+    stream, sink = Stream(KIND, str(path)), Collected()
+    for piece in cut(path.read_bytes(), 1):
+        stream.feed(piece)
+        sink.take(stream.take())
+    stream.end()
+    sink.take(stream.take())
+    assert sink.found == converted(path)
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: str(path.relative_to(RECORDINGS)))
+def test_a_stream_that_is_taken_up_again_from_plain_data_loses_and_doubles_nothing(path: Path) -> None:
+    stream, sink = Stream(KIND, str(path)), Collected()
+    for number, piece in enumerate(cut(path.read_bytes(), 2)):
+        stream.feed(piece)
+        sink.take(stream.take())
+        if number % 3 == 0:
+            stream = Stream(KIND, str(path), saved=json.loads(json.dumps(stream.snapshot())))
+    stream.end()
+    sink.take(stream.take())
+    assert sink.found == converted(path)
