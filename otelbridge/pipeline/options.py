@@ -56,12 +56,16 @@ def set_up(options: ConvertOptions, env: MappingType[str, str], progress: Progre
         OtelbridgeError: The mappings, the catalogue or a version are not as they should be.
     """
     notes: list[str] = []
-    told = _told(options, notes)
+    told = told_of(options, notes)
     return Setup(options, told, load_with_shipped(options.mappings, told.catalogue), _environment(env), notes, progress)
 
 
-def _told(options: ConvertOptions, notes: list[str]) -> Told:
-    """What the options say of all inputs."""
+def told_of(options: ConvertOptions, notes: list[str]) -> Told:
+    """What the options say of all inputs; what was skipped in a catalogue goes to `notes`.
+
+    Raises:
+        OtelbridgeError: The catalogue or the version are not as they should be.
+    """
     numbers = None
     catalogue = builtin()
     if options.catalogue is not None:

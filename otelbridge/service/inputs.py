@@ -1,0 +1,139 @@
+"""All inputs of the service: what is found by their patterns, each followed with its stream."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from otelbridge.catalogue import builtin
+from otelbridge.mapping import load_with_shipped
+from otelbridge.pipeline.options import ConvertOptions, told_of
+from otelbridge.records import Attributes
+from otelbridge.service.config import InputConfig, ServiceConfig
+from otelbridge.service.flows import Flow, Followed
+from otelbridge.service.follow import Files
+from otelbridge.service.parse import name_attributes
+from otelbridge.service.pipes import FollowedJournal, FollowedPipe
+from otelbridge.service.streams import Kind
+
+_log = logging.getLogger(__name__)
+_KEY = "stream/"
+
+
+def kinds_of(config: ServiceConfig) -> list[Kind]:
+    """What the streams of each input share.
+
+    Raises:
+        OtelbridgeError: The mappings or the catalogue are not as they should be.
+    """
+    notes: list[str] = []
+    found = []
+    mapping = None
+    for one in config.inputs:
+        options = ConvertOptions((), catalogue=config.catalogue, qemu_version=one.qemu_version, clock=one.clock)
+        told = told_of(options, notes)
+        mapping = mapping or load_with_shipped(config.mappings, told.catalogue)
+        found.append(Kind(told, mapping, config.resource, one.format, one.role))
+    if not config.inputs:
+        load_with_shipped(config.mappings, builtin())
+    for note in dict.fromkeys(notes):
+        _log.warning("%s", note)
+    return found
+
+
+class Inputs:
+    """Follows everything that the inputs of a configuration name.
+
+    Attributes:
+        flows: What is followed now, by its path (or what stands for it).
+
+    Args:
+        config: The configuration.
+        kinds: What `kinds_of` gives for it.
+        states: What `Flow.save` gave earlier, by key.
+        now_s: The monotonic clock.
+    """
+
+    def __init__(self, config: ServiceConfig, kinds: list[Kind], states: Mapping[str, bytes], now_s: float) -> None:
+        self._config, self._kinds = config, kinds
+        self._saved = _read(states)
+        self.flows: dict[str, Flow] = {}
+        self._files: list[tuple[InputConfig, Kind, Files]] = []
+        self._refused: set[str] = set()
+        positions = {path: saved["position"] for path, saved in self._saved.items()}
+        for one, kind in zip(config.inputs, kinds, strict=True):
+            if one.kind == "files":
+                self._files.append((one, kind, Files(one.paths, one.exclude, one.start, positions)))
+            elif one.kind == "pipe":
+                for path in one.paths:
+                    self._add(path, one, kind, FollowedPipe(path), now_s)
+            else:
+                path = "journald:" + " ".join(one.paths)
+                position = positions.get(path, {})
+                self._add(path, one, kind, FollowedJournal(one.paths, one.journal, position, start=one.start), now_s)
+        self.scan(now_s)
+        self.forgotten = [_KEY + path for path in self._saved if path not in self.flows]
+        """Keys of states that belong to nothing that is followed."""
+
+    def scan(self, now_s: float) -> None:
+        """Look for new files."""
+        for one, kind, files in self._files:
+            files.scan()
+            for path, source in files.streams.items():
+                if path not in self.flows:
+                    self._add(path, one, kind, source, now_s)
+
+    def _add(self, path: str, one: InputConfig, kind: Kind, source: Followed, now_s: float) -> None:
+        if len(self.flows) >= self._config.max_streams:
+            if path not in self._refused:
+                self._refused.add(path)
+                _log.error(
+                    "%s is not followed: %d streams are, and no more may be. Raise limits.streams.", path, len(self.flows)
+                )
+            return
+        saved = self._saved.get(path)
+        attributes = _attributes(path, one)
+        try:
+            flow = Flow(path, kind, source, attributes, one.idle_timeout_ns, now_s, saved)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            # It was written by another version: what was open is lost, what was read is not read again.
+            _log.error("%s: what was kept of it cannot be used (%s); it goes on without what was open in it.", path, error)  # noqa: TRY400
+            flow = Flow(path, kind, source, attributes, one.idle_timeout_ns, now_s)
+        self.flows[path] = flow
+
+    @property
+    def problems(self) -> Iterator[str]:
+        """What cannot be followed, in words."""
+        for _, _, files in self._files:
+            yield from files.problems
+        yield from (f"{path} is not followed: too many streams." for path in sorted(self._refused))
+
+    def forget(self, path: str) -> str:
+        """Follow it no longer; the key of its state."""
+        self.flows.pop(path).close()
+        for _, _, files in self._files:
+            if path in files.streams:
+                files.forget(path)
+        return _KEY + path
+
+    def dirty(self) -> dict[str, bytes]:
+        """The states that have changed since the last call, by key. Take the outputs away first."""
+        return {_KEY + path: flow.save() for path, flow in self.flows.items() if flow.is_dirty}
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for flow in self.flows.values():
+            flow.close()
+
+
+def _read(states: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    return {key.removeprefix(_KEY): json.loads(body) for key, body in states.items() if key.startswith(_KEY)}
+
+
+def _attributes(path: str, one: InputConfig) -> Attributes:
+    """What the configuration and the file's name say of a stream."""
+    named = name_attributes(one.name, Path(path).name) if one.kind == "files" and one.name else ()
+    return tuple({**dict(named), **dict(one.attributes)}.items())
