@@ -17,10 +17,12 @@ from otelbridge.service.flows import Flow, Followed
 from otelbridge.service.follow import Files
 from otelbridge.service.parse import name_attributes
 from otelbridge.service.pipes import FollowedJournal, FollowedPipe
-from otelbridge.service.streams import Kind
+from otelbridge.service.streams import Kind, Output, Stream
 
 _log = logging.getLogger(__name__)
 _KEY = "stream/"
+_UNUSABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+"""What a state of another version comes to."""
 
 
 def kinds_of(config: ServiceConfig) -> list[Kind]:
@@ -49,6 +51,8 @@ class Inputs:
 
     Attributes:
         flows: What is followed now, by its path (or what stands for it).
+        forgotten: Keys of the states that belong to nothing that is followed.
+        left: What was open in those, as incomplete.
 
     Args:
         config: The configuration.
@@ -75,8 +79,10 @@ class Inputs:
                 position = positions.get(path, {})
                 self._add(path, one, kind, FollowedJournal(one.paths, one.journal, position, start=one.start), now_s)
         self.scan(now_s)
-        self.forgotten = [_KEY + path for path in self._saved if path not in self.flows]
-        """Keys of states that belong to nothing that is followed."""
+        forgotten = [path for path in self._saved if path not in self.flows]
+        self.forgotten = [_KEY + path for path in forgotten]
+        self.left = [output for path in forgotten if kinds for output in _left(path, kinds[0], self._saved[path])]
+        self._saved.clear()
 
     def scan(self, now_s: float) -> None:
         """Look for new files."""
@@ -98,7 +104,7 @@ class Inputs:
         attributes = _attributes(path, one)
         try:
             flow = Flow(path, kind, source, attributes, one.idle_timeout_ns, now_s, saved)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except _UNUSABLE as error:
             # It was written by another version: what was open is lost, what was read is not read again.
             _log.error("%s: what was kept of it cannot be used (%s); it goes on without what was open in it.", path, error)  # noqa: TRY400
             flow = Flow(path, kind, source, attributes, one.idle_timeout_ns, now_s)
@@ -123,6 +129,10 @@ class Inputs:
         """The states that have changed since the last call, by key. Take the outputs away first."""
         return {_KEY + path: flow.save() for path, flow in self.flows.items() if flow.is_dirty}
 
+    def all(self) -> dict[str, bytes]:
+        """The states of everything, by key. Take the outputs away first."""
+        return {_KEY + path: flow.save() for path, flow in self.flows.items()}
+
     def close(self) -> None:
         """Let go of everything."""
         for flow in self.flows.values():
@@ -137,3 +147,14 @@ def _attributes(path: str, one: InputConfig) -> Attributes:
     """What the configuration and the file's name say of a stream."""
     named = name_attributes(one.name, Path(path).name) if one.kind == "files" and one.name else ()
     return tuple({**dict(named), **dict(one.attributes)}.items())
+
+
+def _left(path: str, kind: Kind, saved: Mapping[str, Any]) -> list[Output]:
+    """What was open in a stream that is no longer followed."""
+    try:
+        stream = Stream(kind, path, saved=saved["stream"])
+        stream.end()
+    except _UNUSABLE as error:
+        _log.error("%s: what was kept of it cannot be used (%s); what was open in it is lost.", path, error)  # noqa: TRY400
+        return []
+    return stream.take()

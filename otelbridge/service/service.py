@@ -1,0 +1,192 @@
+"""The service's loop: read what has come, put it into the outbox together with how far it was read, say how it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from otelbridge.errors import OtelbridgeError
+from otelbridge.otlp.requests import MAX_BYTES, RequestBuilder
+from otelbridge.records import SECOND_NS, Request
+from otelbridge.service.config import ServiceConfig
+from otelbridge.service.counters import Counters
+from otelbridge.service.flows import Flow
+from otelbridge.service.inputs import Inputs, kinds_of
+from otelbridge.service.outbox import ServiceOutbox
+from otelbridge.service.senders import Senders
+from otelbridge.service.streams import Output
+
+COMMIT_S = 1.0
+"""What has come waits so long at most before it is on disk."""
+SCAN_S = 1.0
+_BLOCK_BYTES = 1 << 18
+_SHORT_S, _LONG_S = 0.1, 0.25
+_BUSY_S = 2.0
+_FORGET_S = 60.0
+_COUNTERS = "counters"
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """Follows the inputs of a configuration and delivers what comes out.
+
+    Args:
+        config: The configuration.
+        outbox: Where requests and positions are kept.
+        senders: What empties it.
+        counters: What it says of itself.
+        wake: A file descriptor that becomes readable when something is asked of the loop.
+    """
+
+    def __init__(
+        self, config: ServiceConfig, outbox: ServiceOutbox, senders: Senders, counters: Counters, wake: int
+    ) -> None:
+        self._config, self._outbox, self._senders, self._counters, self._wake = config, outbox, senders, counters, wake
+        states = outbox.states()
+        now_s = time.monotonic()
+        self._inputs = Inputs(config, kinds_of(config), states, now_s)
+        self._builder = RequestBuilder()
+        self._requests: list[tuple[str, Request]] = []
+        self._gone: dict[str, bytes | None] = dict.fromkeys(self._inputs.forgotten)
+        for output in self._inputs.left:
+            self._put(output)
+        self._told: dict[str, Counter[str]] = {path: flow.counts for path, flow in self._inputs.flows.items()}
+        self._committed_s = self._scanned_s = self._read_s = now_s
+        self._is_full = False
+
+    # --- the loop -----------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Do once what is due, then wait for a moment if nothing more is to be read."""
+        now_s = time.monotonic()
+        if now_s - self._scanned_s >= SCAN_S:
+            self._scanned_s = now_s
+            self._inputs.scan(now_s)
+            self._forget(now_s)
+        busy = self._read(now_s)
+        for flow in self._inputs.flows.values():
+            if flow.rest(now_s):
+                self._collect(flow)
+        if self._requests or now_s - self._committed_s >= COMMIT_S:
+            self.commit()
+        if not busy:
+            wait_s = _SHORT_S if now_s - self._read_s < _BUSY_S else _LONG_S
+            readable, _, _ = select.select([self._wake], [], [], wait_s)
+            if readable:
+                os.read(self._wake, 4096)
+
+    def _read(self, now_s: float) -> bool:
+        """Read a block of each input that has one, as long as no commit is due; whether there is more."""
+        self._is_full = self._full()
+        more = False
+        for flow in self._inputs.flows.values():
+            if self._is_full and not flow.source.at_risk:
+                continue
+            size = flow.read(_BLOCK_BYTES, now_s)
+            if size:
+                self._read_s = now_s
+                more = more or size == _BLOCK_BYTES
+                self._collect(flow)
+        return more
+
+    def _full(self) -> bool:
+        """Whether reading must wait for the outbox."""
+        full = self._outbox.is_full
+        if full != self._is_full:
+            if full:
+                _log.warning("The outbox is full: reading waits until a destination takes something. %s", self._outbox.words)
+            else:
+                _log.info("The outbox has room again: reading goes on.")
+        return full
+
+    def _collect(self, flow: Flow) -> None:
+        for output in flow.take():
+            self._put(output)
+        for loss in flow.losses:
+            _log.error("%s", loss)
+            self._counters.add("otelbridge.follow.parts_lost")
+        flow.losses.clear()
+
+    def _put(self, output: Output) -> None:
+        resource, spans, points = output
+        if spans:
+            self._hand(self._builder.add_spans(resource, spans))
+        if points:
+            self._hand(self._builder.add_points(resource, points))
+
+    def _hand(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._requests += [
+                (destination.name, request)
+                for destination in self._config.destinations
+                if request.signal in destination.endpoints
+            ]
+
+    def commit(self) -> None:
+        """Put everything that has come out into the outbox, with how far everything was read."""
+        self._committed_s = time.monotonic()
+        self._hand(self._builder.flush())
+        for path, flow in self._inputs.flows.items():
+            if flow.is_dirty:
+                self._count(path, flow)
+        states: dict[str, bytes | None] = {**self._inputs.dirty(), **self._gone}
+        if not states and not self._requests:
+            return
+        states[_COUNTERS] = self._counters.dump()
+        if self._is_full and self._requests:
+            # What was read all the same would have vanished: the oldest makes room for it.
+            self._outbox.make_room(sum(len(request.body) for _, request in self._requests))
+        self._outbox.commit(states, self._requests)
+        self._requests, self._gone = [], {}
+
+    def _count(self, path: str, flow: Flow) -> None:
+        """Add what is new of a stream's accounting to the counters."""
+        counts = flow.counts
+        new = counts - self._told.get(path, Counter())
+        self._told[path] = counts
+        for bucket, number in new.items():
+            if (name := _COUNTED.get(bucket)) is not None:
+                self._counters.add(name, number)
+
+    def _forget(self, now_s: float) -> None:
+        """Let go of what is away for good."""
+        for path, flow in list(self._inputs.flows.items()):
+            if flow.source.gone and flow.has_ended and flow.idle_s(now_s) > _FORGET_S and not flow.is_dirty:
+                self._gone[self._inputs.forget(path)] = None
+                self._told.pop(path, None)
+
+    # --- reload and end -------------------------------------------------------------------------------
+
+    def reload(self, config: ServiceConfig) -> None:
+        """Go on with another configuration; what is open stays open where its rule is still there.
+
+        Raises:
+            OtelbridgeError: Its mappings or catalogue are not as they should be; everything stays as it was.
+        """
+        kinds = kinds_of(config)
+        self.commit()
+        before, now_s = self._inputs, time.monotonic()
+        before.close()
+        self._inputs = Inputs(config, kinds, before.all(), now_s)
+        for path in before.flows.keys() - self._inputs.flows.keys():
+            before.flows[path].end()
+            self._collect(before.flows[path])
+        self._gone |= dict.fromkeys(self._inputs.forgotten)
+        self._senders.update(config.destinations)
+        self._config = config
+
+    def end(self, deadline_s: float) -> None:
+        """Let everything go out that can without ending what is open, and put the rest into the outbox."""
+        for flow in self._inputs.flows.values():
+            flow.pause()
+            self._collect(flow)
+        self.commit()
+        while time.monotonic() < deadline_s and self._senders.are_busy:
+            time.sleep(0.02)
+        self._senders.stop(deadline_s)
+        self._inputs.close()
