@@ -356,22 +356,27 @@ class Engine:
             "doubtful": self._outlet.doubtful,
             "traces": saver.traces,
             "roots": saver.roots,
+            "arguments": {event: list(self._mapping.plan.rows[event]) for event in sorted(saver.events)},
             "accounting": self._accounting.snapshot(),
         }
 
     def restore(self, state: MappingType[str, Any]) -> None:
-        """Go on from `snapshot`, in an engine with the same stream. Rules and metrics that are gone are let go."""
-        loader = Loader(state["traces"], state["roots"])
+        """Go on from `snapshot`, in an engine with the same stream.
+
+        What is open by a rule that is gone goes out as incomplete; the series of a metric that is gone is let go.
+        """
+        loader = Loader(state["traces"], state["roots"], state["arguments"], self._mapping.plan.rows)
+        self._accounting.restore(state["accounting"])
+        last_ns = self._accounting.last_ns or 0
         self._order.restore(state["order"])
         self._series.restore(state["series"], {metric.name: metric for metric in _metrics(self._mapping)})
         self._window, self._new = state["window"], list(state["new"])
         self._gauge_second = state["gauge_second"]
         self._machines.version, self._machines.mixed = state["qemu_version"], state["mixed"]
-        self._pairs.restore(state["rules"], loader)
-        self._machines.restore(state["machines"], loader)
         self._outlet.restore(state["unsettled"], loader)
         self._outlet.doubtful = state["doubtful"]
-        self._accounting.restore(state["accounting"])
+        self._pairs.restore(state["rules"], loader, last_ns)
+        self._machines.restore(state["machines"], loader, last_ns)
 
 
 def _handlers(mapping: Mapping, pairs: Pairs, machines: MappingType[str, MachineState]) -> dict[str, Handler]:

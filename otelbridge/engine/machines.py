@@ -11,7 +11,7 @@ from otelbridge.engine.outlet import Body, Outlet, Stream, given
 from otelbridge.engine.series import SeriesTable
 from otelbridge.engine.state import Key, Loader, MachineState, Root, Saver, Shape, Trace
 from otelbridge.mapping.rules import Arguments, Failure, MachineRule, Now, SpanRule
-from otelbridge.records import INTERNAL, FinishedSpan, Link, Row, Value
+from otelbridge.records import INTERNAL, FinishedSpan, Link, Row, Scope, Value
 
 _MAX_KNOWN = 1000
 _STATES_A_ROOT = 1_000_000
@@ -240,16 +240,47 @@ class Machines:
 
     def snapshot(self, saver: Saver) -> dict[str, Any]:
         """The state as plain data."""
-        return {m.rule.id: [m.number, sorted(m.evidence), saver.root(m.root)] for m in self.states.values()}
+        return {
+            m.rule.id: {
+                "number": m.number,
+                "evidence": sorted(m.evidence),
+                "scope": list(m.rule.scope),
+                "root": saver.root(m.root),
+            }
+            for m in self.states.values()
+        }
 
-    def restore(self, state: Mapping[str, Any], loader: Loader) -> None:
-        """Go on from `snapshot`; a machine that is gone is let go."""
-        for name, (number, evidence, root) in state.items():
-            if name in self.states:
-                machine = self.states[name]
-                machine.number, machine.evidence = number, set(evidence)
-                machine.root = None if root is None else loader.roots[root]
+    def restore(self, state: Mapping[str, Any], loader: Loader, last_ns: int) -> None:
+        """Go on from `snapshot`. What is open in a machine that is gone goes out as incomplete."""
+        for name, saved in state.items():
+            root = None if saved["root"] is None else loader.roots[saved["root"]]
+            machine = self.states.get(name)
+            if machine is not None:
+                machine.number, machine.evidence, machine.root = saved["number"], set(saved["evidence"]), root
                 machine.stale = True
+            elif root is not None:
+                self._let_go(root, Shape(Scope(*saved["scope"]), name, INTERNAL), last_ns)
+
+    def _let_go(self, root: Root, shape: Shape, last_ns: int) -> None:
+        """A machine whose rule is gone ends with what is known without it, and so does its state."""
+        end_ns = max(last_ns, root.start_ns)
+        name = f"{shape.name}.{root.state}"
+        identity = span_id(self._stream.key, name, root.number * _STATES_A_ROOT + root.state_number, root.state_ns)
+        body = Body(
+            root.state_ns, max(end_ns, root.state_ns), _events(root.state_event, None), complete=False,
+            doubtful=root.state_doubtful,
+        )  # fmt: skip
+        self._outlet.give(
+            root.trace, self._outlet.finished(root.trace, identity, root.span_id, shape._replace(name=name), body)
+        )
+        whole = Body(
+            root.start_ns, end_ns, _events(root.begin_event, None), root.notes, dropped_notes=root.dropped_notes,
+            complete=False, doubtful=root.doubtful,
+        )  # fmt: skip
+        finished = self._outlet.finished(root.trace, root.span_id, root.parent_id, shape, whole)
+        self._outlet.give_kept(root)
+        root.closed = True
+        self._outlet.give(root.trace, finished)
 
 
 def failure_of(failure: Failure | None, begin: Arguments, end: Arguments | None, now: Now) -> tuple[str, str] | None:

@@ -9,7 +9,20 @@ from typing import Any
 from otelbridge.engine.ids import span_id, trace_id
 from otelbridge.engine.machines import Machines, failure_of
 from otelbridge.engine.outlet import Body, Outlet, Stream, given
-from otelbridge.engine.state import MAX_NOTES, Key, Loader, MachineState, OpenSpan, Root, RuleState, Saver, Trace
+from otelbridge.engine.state import (
+    MAX_NOTES,
+    Key,
+    Loader,
+    MachineState,
+    OpenSpan,
+    Root,
+    RuleState,
+    Saver,
+    Shape,
+    Trace,
+    plain_shape,
+    shape_of,
+)
 from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, NoteOn, Now, SpanRule
 from otelbridge.records import Row, SpanEvent, Value
 
@@ -285,15 +298,46 @@ class Pairs:
 
     def snapshot(self, saver: Saver) -> dict[str, Any]:
         """The state as plain data."""
-        return {s.rule.id: [s.number, [saver.span(span) for span in s.by_number.values()]] for s in self.states.values()}
+        return {
+            s.rule.id: {
+                "number": s.number,
+                "shape": plain_shape(s.shape),
+                "key": _key_names(s.rule),
+                "spans": [saver.span(span) for span in s.by_number.values()],
+            }
+            for s in self.states.values()
+            if s.number
+        }
 
-    def restore(self, state: Mapping[str, Any], loader: Loader) -> None:
-        """Go on from `snapshot`; a rule that is gone is let go."""
-        for name, (number, spans) in state.items():
-            if name in self.states:
-                self.states[name].number = number
-                for plain in spans:
-                    self.states[name].add(loader.span(plain))
+    def restore(self, state: Mapping[str, Any], loader: Loader, last_ns: int) -> None:
+        """Go on from `snapshot`. What no rule can end any more goes out as incomplete."""
+        for name, saved in state.items():
+            mine = self.states.get(name)
+            if mine is not None:
+                mine.number = saved["number"]
+            for plain in saved["spans"]:
+                span = loader.span(plain)
+                if mine is not None and span.begin_event in mine.rule.begins and _key_names(mine.rule) == saved["key"]:
+                    mine.add(span)
+                else:
+                    self._let_go(span, shape_of(saved["shape"]), last_ns)
+
+    def _let_go(self, span: OpenSpan, shape: Shape, last_ns: int) -> None:
+        """A span whose rule is gone ends with what is known without it."""
+        attributes: list[tuple[str, Value]] = [("qemu.event.begin", span.begin_event), *span.ordinals]
+        body = Body(
+            span.start_ns, max(last_ns, span.start_ns), attributes, span.notes, span.links, span.failure, span.dropped_notes,
+            complete=False, doubtful=span.doubtful,
+        )  # fmt: skip
+        finished = self._outlet.finished(span.trace, span.span_id, span.parent_id, shape, body)
+        span.trace.open -= 1
+        span.trace.last_ns = max(span.trace.last_ns, body.end_ns)
+        self._outlet.give(span.trace, finished)
+
+
+def _key_names(rule: SpanRule) -> list[Any]:
+    """What tells whether a key is still made of the same."""
+    return [rule.thread, *rule.key_names]
 
 
 def _moved(state: RuleState, span: OpenSpan, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:

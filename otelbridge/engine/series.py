@@ -116,11 +116,13 @@ class SeriesTable:
         }
 
     def restore(self, state: Mapping[str, Any], metrics: Mapping[str, Metric]) -> None:
-        """Go on from `snapshot`; a series whose metric is no longer in the mapping is let go."""
+        """Go on from `snapshot`; a series whose metric is no longer in the mapping, or of another kind, is let go."""
         self.start_ns, self.made, self.overflowed = state["start"], state["made"], set(state["overflowed"])
         for plain in state["series"]:
-            if plain["metric"] in metrics:
-                series = _restored(plain, metrics[plain["metric"]])
+            metric = metrics.get(plain["metric"])
+            # A histogram that has become a sum begins anew, and the other way round.
+            if metric is not None and isinstance(plain["value"], dict) == (metric.kind == "histogram"):
+                series = _restored(plain, metric)
                 self._tables.setdefault(series.metric.name, {})[series.attributes] = series
         for name, attributes in state["changed"]:
             series_of = self._tables.get(name, {}).get(tuple((k, v) for k, v in attributes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from otelbridge.mapping.rules import Arguments, MachineRule, Now, SpanRule
@@ -175,6 +175,8 @@ class Saver:
         self._roots: dict[int, int] = {}
         self.traces: list[dict[str, Any]] = []
         self.roots: list[dict[str, Any]] = []
+        self.events: set[str] = set()
+        """The events that began what is open."""
 
     def trace(self, trace: Trace) -> int:
         """The place of the trace in `traces`."""
@@ -231,6 +233,7 @@ class Saver:
 
     def span(self, span: OpenSpan) -> dict[str, Any]:
         """An open span."""
+        self.events.add(span.begin_event)
         return {
             "number": span.number,
             "span": span.span_id.hex(),
@@ -253,9 +256,23 @@ class Saver:
 
 
 class Loader:
-    """Turns what a Saver wrote back into what is open."""
+    """Turns what a Saver wrote back into what is open.
 
-    def __init__(self, traces: list[dict[str, Any]], roots: list[dict[str, Any]]) -> None:
+    Args:
+        traces: The Saver's.
+        roots: The Saver's.
+        before: The arguments that rules read of each event, in their order, when it was saved.
+        now: The same for the rules that it is restored for.
+    """
+
+    def __init__(
+        self,
+        traces: list[dict[str, Any]],
+        roots: list[dict[str, Any]],
+        before: Mapping[str, Sequence[str]],
+        now: Mapping[str, Sequence[str]],
+    ) -> None:
+        self._before, self._now = before, now
         self.traces = [_trace(t) for t in traces]
         self.roots = [self._root(r) for r in roots]
 
@@ -282,7 +299,8 @@ class Loader:
         """The open span that `Saver.span` described."""
         key = tuple(plain["key"])
         span = OpenSpan(plain["number"], bytes.fromhex(plain["span"]), plain["start"], plain["thread"], key)
-        span.begin_event, span.arguments, span.rank = plain["event"], tuple(plain["arguments"]), plain["rank"]
+        span.begin_event, span.rank = plain["event"], plain["rank"]
+        span.arguments = self._arguments(span.begin_event, plain["arguments"])
         span.parent_id, span.trace = bytes.fromhex(plain["parent"]), self.traces[plain["trace"]]
         span.root = None if plain["root"] is None else self.roots[plain["root"]]
         span.notes, span.dropped_notes = [_note(n) for n in plain["notes"]], plain["dropped"]
@@ -291,6 +309,14 @@ class Loader:
         span.links = tuple(_link(link) for link in plain["links"])
         span.doubtful = plain["doubtful"]
         return span
+
+    def _arguments(self, event: str, values: list[Any]) -> Arguments:
+        """The arguments in the order in which they are read now."""
+        before, now = self._before.get(event, ()), self._now.get(event, ())
+        if list(before) == list(now):
+            return tuple(values)
+        by_name = dict(zip(before, values, strict=False))
+        return tuple(by_name.get(name) for name in now)
 
 
 def _trace(plain: Mapping[str, Any]) -> Trace:
@@ -301,6 +327,16 @@ def _trace(plain: Mapping[str, Any]) -> Trace:
     trace.pending = [_span(s) for s in plain["pending"]]
     trace.open, trace.last_ns = plain["open"], plain["last"]
     return trace
+
+
+def plain_shape(shape: Shape) -> list[Any]:
+    """A shape as plain data."""
+    return [list(shape.scope), shape.name, shape.kind]
+
+
+def shape_of(plain: list[Any]) -> Shape:
+    """The shape that `plain_shape` gave."""
+    return Shape(Scope(*plain[0]), plain[1], plain[2])
 
 
 def plain_note(note: SpanEvent) -> list[Any]:

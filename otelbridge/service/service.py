@@ -43,9 +43,7 @@ class Service:
         wake: A file descriptor that becomes readable when something is asked of the loop.
     """
 
-    def __init__(
-        self, config: ServiceConfig, outbox: ServiceOutbox, senders: Senders, counters: Counters, wake: int
-    ) -> None:
+    def __init__(self, config: ServiceConfig, outbox: ServiceOutbox, senders: Senders, counters: Counters, wake: int) -> None:
         self._config, self._outbox, self._senders, self._counters, self._wake = config, outbox, senders, counters, wake
         states = outbox.states()
         now_s = time.monotonic()

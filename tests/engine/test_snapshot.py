@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from otelbridge.engine.machines import Join
 from otelbridge.mapping import Mapping as Rules
 from otelbridge.records import Batch, FinishedSpan, MetricPoint
-from tests.engine.builders import RECORDINGS, Live, batches, events, pieces, shipped, text_of
+from tests.engine.builders import RECORDINGS, Live, batches, events, rules, shipped, text_of
 
 Out = tuple[list[FinishedSpan], list[MetricPoint], dict[str, int], dict[str, int], int]
 
@@ -145,22 +145,74 @@ def test_another_process_goes_on_with_the_same_spans_and_points() -> None:
     assert (live.spans + spans, live.points + points) == whole(stream)[:2]
 
 
-def test_a_rule_that_is_gone_is_let_go() -> None:
-    """The mapping may have been changed between; what is left goes on."""
-    data = read("debian-7.2/precopy-busy/src.log")
-    stream = list(batches(shipped(), pieces(data, 4096)))
+def _stopped_inside(name: str) -> Live:
+    """An engine that was stopped while a span of that rule was open."""
     live = Live(shipped())
-    for batch in stream[: len(stream) // 2]:
+    for batch in line_by_line(read("debian-7.2/precopy-busy/src.log")):
         live.feed(batch)
-    assert live.engine.open > 0
+        if live.engine._pairs.states[name].by_number:
+            return live
+    raise AssertionError(name)
+
+
+def test_what_a_rule_that_is_gone_left_open_goes_out_as_incomplete() -> None:
+    """The mapping may have been changed between; what is left goes on, and nothing that was begun vanishes."""
+    live = _stopped_inside("savevm.section")
+    (before,) = live.engine._pairs.states["savevm.section"].by_number.values()
     fewer = Live(_without("savevm.section"))
     fewer.load(live.saved())
-    for batch in stream[len(stream) // 2 :]:
-        fewer.feed(batch)
+    fewer.take()
+    (span,) = fewer.spans
+    assert (span.name, span.span_id, span.start_ns) == ("savevm.section", before.span_id, before.start_ns)
+    assert span.trace_id == before.trace.id
+    assert dict(span.attributes) == {"qemu.event.begin": "savevm_section_start", "otelbridge.incomplete": True}
     fewer.finish()
-    names = [s.name for s in fewer.spans]
-    assert "savevm.section" not in names
-    assert names.count("migration") == 1
+    assert [s.name for s in fewer.spans].count("migration") == 1
+
+
+def test_a_machine_that_is_gone_goes_out_as_incomplete_with_its_state() -> None:
+    live = _stopped_inside("savevm.section")
+    root = live.engine._machines.states["migration"].root
+    assert root is not None
+    without = Live(shipped()._replace(machines=()))
+    without.load(live.saved())
+    without.take()
+    found = {s.name: s for s in without.spans}
+    assert set(found) == {"migration", f"migration.{root.state}"}
+    assert found["migration"].span_id == root.span_id == found[f"migration.{root.state}"].parent_id
+    assert all(("otelbridge.incomplete", True) in s.attributes for s in found.values())
+
+
+_BEFORE = """
+spans:
+  a:
+    begin: savevm_section_start
+    end: savevm_section_end
+    key: [section_id]
+"""
+_AFTER = _BEFORE + "    attributes: {id: id, number: section_id}\n"
+_LINES = """
+    1@10.000100:savevm_section_start ram, section_id 2
+    1@10.500000:savevm_section_end ram, section_id 2 -> 1
+"""
+
+
+def test_arguments_keep_their_names_when_a_changed_mapping_reads_others() -> None:
+    """Arguments are kept by place; a rule that reads more of them must not take one for another."""
+    first, second = (line + b"\n" for line in text_of(_LINES).splitlines())
+    live = Live(rules(_BEFORE))
+    for batch in batches(rules(_BEFORE), [first]):
+        live.feed(batch)
+    live.engine.settle()
+    assert live.engine.open == 1
+    after = Live(rules(_AFTER))
+    after.load(live.saved())
+    for batch in batches(rules(_AFTER), [second]):
+        after.feed(batch)
+    after.finish()
+    (span,) = after.spans
+    assert dict(span.attributes)["number"] == 2
+    assert "otelbridge.incomplete" not in dict(span.attributes)
 
 
 def _without(rule: str) -> Rules:
