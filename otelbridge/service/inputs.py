@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,14 +12,13 @@ from otelbridge.mapping import load_with_shipped
 from otelbridge.pipeline.options import ConvertOptions, told_of
 from otelbridge.records import Attributes
 from otelbridge.service.config import InputConfig, ServiceConfig
-from otelbridge.service.flows import Flow, Followed
+from otelbridge.service.flows import Flow, Followed, Nothing, Saved, keys_of, saved_flows
 from otelbridge.service.follow import Files
 from otelbridge.service.parse import name_attributes
 from otelbridge.service.pipes import FollowedJournal, FollowedPipe
-from otelbridge.service.streams import Kind, Output, Stream
+from otelbridge.service.streams import Kind, Output
 
 _log = logging.getLogger(__name__)
-_KEY = "stream/"
 _UNUSABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """What a state of another version comes to."""
 
@@ -63,11 +61,11 @@ class Inputs:
 
     def __init__(self, config: ServiceConfig, kinds: list[Kind], states: Mapping[str, bytes], now_s: float) -> None:
         self._config, self._kinds = config, kinds
-        self._saved = _read(states)
+        self._saved = saved_flows(states)
         self.flows: dict[str, Flow] = {}
         self._files: list[tuple[InputConfig, Kind, Files]] = []
         self._refused: set[str] = set()
-        positions = {path: saved["position"] for path, saved in self._saved.items()}
+        positions = {path: saved.position for path, saved in self._saved.items()}
         for one, kind in zip(config.inputs, kinds, strict=True):
             if one.kind == "files":
                 self._files.append((one, kind, Files(one.paths, one.exclude, one.start, positions)))
@@ -80,7 +78,7 @@ class Inputs:
                 self._add(path, one, kind, FollowedJournal(one.paths, one.journal, position, start=one.start), now_s)
         self.scan(now_s)
         forgotten = [path for path in self._saved if path not in self.flows]
-        self.forgotten = [_KEY + path for path in forgotten]
+        self.forgotten = [key for path in forgotten for key in keys_of(path, self._saved[path])]
         self.left = [output for path in forgotten if kinds for output in _left(path, kinds[0], self._saved[path])]
         self._saved.clear()
 
@@ -117,30 +115,25 @@ class Inputs:
             yield from files.problems
         yield from (f"{path} is not followed: too many streams." for path in sorted(self._refused))
 
-    def forget(self, path: str) -> str:
-        """Follow it no longer; the key of its state."""
+    def forget(self, path: str) -> None:
+        """Follow it no longer."""
         self.flows.pop(path).close()
         for _, _, files in self._files:
             if path in files.streams:
                 files.forget(path)
-        return _KEY + path
 
-    def dirty(self) -> dict[str, bytes]:
+    def dirty(self) -> dict[str, bytes | None]:
         """The states that have changed since the last call, by key. Take the outputs away first."""
-        return {_KEY + path: flow.save() for path, flow in self.flows.items() if flow.is_dirty}
+        return {key: body for flow in self.flows.values() if flow.is_dirty for key, body in flow.save().items()}
 
-    def all(self) -> dict[str, bytes]:
+    def all(self) -> dict[str, bytes | None]:
         """The states of everything, by key. Take the outputs away first."""
-        return {_KEY + path: flow.save() for path, flow in self.flows.items()}
+        return {key: body for flow in self.flows.values() for key, body in flow.save(whole=True).items()}
 
     def close(self) -> None:
         """Let go of everything."""
         for flow in self.flows.values():
             flow.close()
-
-
-def _read(states: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    return {key.removeprefix(_KEY): json.loads(body) for key, body in states.items() if key.startswith(_KEY)}
 
 
 def _attributes(path: str, one: InputConfig) -> Attributes:
@@ -149,12 +142,12 @@ def _attributes(path: str, one: InputConfig) -> Attributes:
     return tuple({**dict(named), **dict(one.attributes)}.items())
 
 
-def _left(path: str, kind: Kind, saved: Mapping[str, Any]) -> list[Output]:
+def _left(path: str, kind: Kind, saved: Saved) -> list[Output]:
     """What was open in a stream that is no longer followed."""
     try:
-        stream = Stream(kind, path, saved=saved["stream"])
-        stream.end()
+        flow = Flow(path, kind, Nothing(), (), 0, 0.0, saved)
     except _UNUSABLE as error:
         _log.error("%s: what was kept of it cannot be used (%s); what was open in it is lost.", path, error)  # noqa: TRY400
         return []
-    return stream.take()
+    flow.end()
+    return flow.take()

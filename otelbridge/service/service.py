@@ -155,7 +155,8 @@ class Service:
         """Let go of what is away for good."""
         for path, flow in list(self._inputs.flows.items()):
             if flow.source.gone and flow.has_ended and flow.idle_s(now_s) > _FORGET_S and not flow.is_dirty:
-                self._gone[self._inputs.forget(path)] = None
+                self._gone |= dict.fromkeys(flow.keys)
+                self._inputs.forget(path)
                 self._told.pop(path, None)
 
     # --- reload and end -------------------------------------------------------------------------------
@@ -169,8 +170,11 @@ class Service:
         kinds = kinds_of(config)
         self.commit()
         before, now_s = self._inputs, time.monotonic()
+        states = before.all()
         before.close()
-        self._inputs = Inputs(config, kinds, before.all(), now_s)
+        self._inputs = Inputs(config, kinds, {key: body for key, body in states.items() if body is not None}, now_s)
+        # A snapshot was taken of everything, and is written with the next commit.
+        self._gone |= states
         for path in before.flows.keys() - self._inputs.flows.keys():
             before.flows[path].end()
             self._collect(before.flows[path])
