@@ -33,6 +33,9 @@ _SOURCE = (
 _DESTINATION = ("loadvm_", "qemu_loadvm", "multifd_recv", "postcopy_ram_", "postcopy_place", "ram_load", "vmstate_load")
 
 
+MAX_THREADS = 10_000
+"""So many threads are told apart; a migration has some ten."""
+
 _MARKS = {"source": b"savevm_state_setup", "destination": b"loadvm_state_setup"}
 
 
@@ -69,10 +72,11 @@ class Processes:
         self._of: dict[int | None, int] = {None: 0}
         self._all = [_Process()]
         self._by_id: dict[int, int] = {}
+        self._told_so_far = 0
         self._rows = 0
 
     def __len__(self) -> int:
-        return len(self._all)
+        return max(len(self._all), self._told_so_far)
 
     def role(self, number: int) -> str | None:
         """The side that a process is on, as far as its threads show it."""
@@ -107,6 +111,8 @@ class Processes:
         self._rows += 1
         number = self._of.get(row.thread)
         if number is None:
+            if len(self._of) > MAX_THREADS:
+                self._forget_threads()
             number = self._of[row.thread] = self._assign(row)
         process = self._all[number]
         if row.event in _MAIN or (row.event, row.raw) == _SETUP:
@@ -124,10 +130,13 @@ class Processes:
         """The process that a row names."""
         number = self._by_id.get(row.process or 0)
         if number is None:
-            number = self._by_id[row.process or 0] = len(self._by_id)
-            if number:
-                self._all.append(_Process())
+            number = self._by_id[row.process or 0] = self._told_so_far
+            self._told_so_far += 1
         return number
+
+    def forget(self, number: int) -> None:
+        """A process that the input names has ended: if its id comes again, it is another's."""
+        self._by_id = {process: known for process, known in self._by_id.items() if known != number}
 
     @property
     def ids(self) -> dict[int, int]:
@@ -148,6 +157,13 @@ class Processes:
             self._all[number].families.add(family)
         return number
 
+    def _forget_threads(self) -> None:
+        """The older half of the threads, but for main ones, which live as long as their process."""
+        main = {process.main for process in self._all}
+        old = [thread for thread in self._of if thread is not None and thread not in main]
+        for thread in old[: len(old) // 2]:
+            del self._of[thread]
+
     def _recovers(self, row: Row) -> bool:
         """A paused postcopy is taken up again by a thread of the monitor, which then sets the state too."""
         return row.event == _SETUP[0] and any("postcopy" in p.families for p in self._all)
@@ -157,13 +173,14 @@ class Processes:
         return {
             "rows": self._rows,
             "ids": [[process, number] for process, number in self._by_id.items()],
+            "told": self._told_so_far,
             "of": [[thread, number] for thread, number in self._of.items()],
             "all": [[p.main, p.role, p.spawned, sorted(p.families)] for p in self._all],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `snapshot`."""
-        self._rows = state["rows"]
+        self._rows, self._told_so_far = state["rows"], state["told"]
         self._of, self._by_id = dict(state["of"]), dict(state["ids"])
         self._all = []
         for main, role, spawned, families in state["all"]:

@@ -29,12 +29,18 @@ PROCESSES = 1_000_000
 
 
 class Reading:
-    """One input while it is read: an engine for each process in it."""
+    """One input while it is read: an engine for each process in it, by its number.
+
+    Attributes:
+        seen_ns: The last time seen when the last row of each process came.
+    """
 
     def __init__(self, new_engine: Callable[[int], Engine]) -> None:
         self.new_engine = new_engine
-        self.engines: list[Engine] = []
+        self.engines: dict[int, Engine] = {}
         self.processes = Processes()
+        self.seen_ns: dict[int, int] = {}
+        self.made = 0
 
     def take(self, batch: Batch) -> None:
         """Hand a batch to the engines of the processes that its rows come from."""
@@ -45,18 +51,33 @@ class Reading:
 
         Dropped events may have been of any of them, so all are told, and only the first counts how many they were.
         """
-        while len(self.engines) < max(1, len(self.processes), len(split)):
-            self.engines.append(self.new_engine(len(self.engines)))
-        self.engines[0].feed(batch._replace(rows=split[0]))
+        self._make(max(1, len(self.processes), len(split)))
         dropped = {"dropped_by_qemu": 0} if "dropped_by_qemu" in batch.units else {}
-        for engine, rows in zip(self.engines[1:], [*split[1:], *([] for _ in self.engines)], strict=False):
-            engine.feed(Batch(batch.window_ns, rows, {}, {}, dropped, 0, batch.last_ns))
+        for number, engine in self.engines.items():
+            rows = split[number] if number < len(split) else []
+            if rows and batch.last_ns is not None:
+                self.seen_ns[number] = batch.last_ns
+            if number:
+                engine.feed(Batch(batch.window_ns, rows, {}, {}, dropped, 0, batch.last_ns))
+            else:
+                engine.feed(batch._replace(rows=rows))
+
+    def _make(self, number: int) -> None:
+        """So many engines at least, those that were let go not counted."""
+        for new in range(self.made, number):
+            self.engines[new] = self.new_engine(new)
+        self.made = max(self.made, number)
+
+    def let_go(self, number: int) -> Engine:
+        """Forget a process that has ended; its engine. The first one stays, since what is counted goes to it."""
+        self.processes.forget(number)
+        self.seen_ns.pop(number, None)
+        return self.engines.pop(number)
 
     def finish(self) -> None:
         """The input is at its end."""
-        if not self.engines:
-            self.engines.append(self.new_engine(0))
-        for engine in self.engines:
+        self._make(1)
+        for engine in self.engines.values():
             engine.finish()
 
 
@@ -87,7 +108,7 @@ def read_input(
     reading = Reading(new_engine)
 
     def deliver() -> None:
-        for number, (engine, resource) in enumerate(zip(reading.engines, resources, strict=True)):
+        for (number, engine), resource in zip(reading.engines.items(), resources, strict=True):
             spans, points = engine.take_spans(), engine.take_points()
             if joined and (shifts := joined.shifts.get(place * PROCESSES + number)):
                 spans, points = shifts.spans(spans), shifts.points(points)
@@ -97,7 +118,7 @@ def read_input(
     for batch in source.batches():
         reading.take(batch)
         deliver()
-    open_spans = sum(engine.open for engine in reading.engines)
+    open_spans = sum(engine.open for engine in reading.engines.values())
     reading.finish()
     deliver()
     setup.notes.extend([times.note] if times.note else [])
@@ -109,8 +130,8 @@ def read_input(
         units=FORMATS[trace.format].unit,
         role=trace.role or next(iter(roles), None),
         bytes=source.bytes,
-        account=report.summed([engine.accounting for engine in reading.engines]),
-        points_made=sum(engine.points_made for engine in reading.engines),
+        account=report.summed([engine.accounting for engine in reading.engines.values()]),
+        points_made=sum(engine.points_made for engine in reading.engines.values()),
         open=open_spans,
         qemu_version=decoder.version_range,
         processes=len(reading.engines),
@@ -139,16 +160,16 @@ def _hand(sinks: Sequence[Sink], resource: Resource, spans: Sequence[FinishedSpa
 def _note(notes: list[str], trace: TraceInput, reading: Reading) -> None:
     """What the user should know of an input beside its losses."""
     name = trace.paths[0]
-    if late := sum(engine.late for engine in reading.engines):
+    if late := sum(engine.late for engine in reading.engines.values()):
         notes.append(
             f"{name}: {late} events stand more than 50 ms too late in the file; they were taken as early as their place allows."
         )
-    if mixed := sum(engine.mixed for engine in reading.engines):
+    if mixed := sum(engine.mixed for engine in reading.engines.values()):
         notes.append(
             f"{name}: in {mixed} migrations events of both hosts stand, and no thread ids tell the processes apart, "
             "so their spans are mixed. Give each QEMU a file of its own."
         )
-    overflowed = sorted({metric for engine in reading.engines for metric in engine.overflowed})
+    overflowed = sorted({metric for engine in reading.engines.values() for metric in engine.overflowed})
     words = "has too many series; the rest is in one with otel.metric.overflow=true."
     notes += [f"{name}: the metric {metric} {words}" for metric in overflowed]
     if len(reading.engines) > 1 and not reading.processes.ids:

@@ -91,7 +91,7 @@ def _seen(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, first
     listener = Listener(decoder_of(trace, setup.told, ARGUMENTS).decode)
 
     def collect() -> None:
-        for engine, roots in zip(reading.engines, spans, strict=True):
+        for engine, roots in zip(reading.engines.values(), spans, strict=True):
             roots += [span for span in engine.take_spans() if span.name in machines]
             engine.take_points()
 
@@ -113,8 +113,8 @@ def _seen(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, first
         name=trace.paths[0],
         told=trace.role is not None,
         timed=times.mark is None,
-        whole=not listener.unread and not any(_has_holes(engine.accounting.buckets) for engine in reading.engines),
-        steady=not any(engine.late for engine in reading.engines),
+        whole=not listener.unread and not any(_has_holes(engine.accounting.buckets) for engine in reading.engines.values()),
+        steady=not any(engine.late for engine in reading.engines.values()),
     )
     return [
         one

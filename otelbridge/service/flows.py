@@ -211,21 +211,32 @@ class Flow:
             self._begin_again()
         if piece.data:
             self._read_s, self._stage = now_s, _RUNNING
-            self._step(piece.data.decode("latin-1"))
+            self._feed(piece.data)
         return len(piece.data)
+
+    def _feed(self, data: bytes) -> None:
+        self._part_bytes += len(data)
+        if self._part_bytes > _MAX_PART_BYTES:
+            # The next row is a snapshot.
+            self._done.clear()
+        else:
+            self._done.append(data.decode("latin-1"))
+        self.stream.feed(data)
+        self._took()
 
     def _step(self, step: Step) -> None:
         """Do something to the stream that can be done again after a crash."""
-        self._do(step)
         self._done.append(step)
-        self._part_bytes += len(step)
+        self._do(step)
         self._took()
 
     def _do(self, step: Step) -> None:
         if isinstance(step, str):
             self.stream.feed(step.encode("latin-1"))
         else:
-            getattr(self.stream, step[0])()
+            {"cut": self.stream.cut, "settle": self.stream.settle, "pause": self.stream.pause, "end": self.stream.end}[
+                step[0]
+            ]()
 
     def _begin_again(self) -> None:
         if not self.stream.starts_anew:
@@ -297,229 +308,6 @@ class Flow:
         rows[whole_key(self.path)] = _json({**here, "stream": self.stream.snapshot(), "ended": dict(self._ended)})
         self._parts, self._part_bytes, self._must_be_whole = 0, 0, False
         return rows
-
-    def close(self) -> None:
-        """Let go of it."""
-        ...
-
-
-class Nothing:
-    """Where nothing comes from any more: the input was taken out of the configuration."""
-
-    lag_bytes, problem, gone, at_risk = 0, "", True, False
-
-    def read(self, _limit_bytes: int) -> Piece | None:
-        """Nothing."""
-        return None
-
-    def position(self) -> dict[str, Any]:
-        """Nowhere."""
-        return {}
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
-
-Step = str | list[str]
-"""Bytes that were fed, by latin-1, or the name of what else was done to a stream."""
-
-_MAX_PARTS = 30
-_MAX_PART_BYTES = 1 << 16
-
-
-class Saved(NamedTuple):
-    """What the outbox holds of a flow: its last snapshot, and what was done since, row by row."""
-
-    whole: dict[str, Any]
-    parts: list[dict[str, Any]]
-
-    @property
-    def position(self) -> dict[str, Any]:
-        """Where to go on reading."""
-        return dict((self.parts[-1] if self.parts else self.whole)["position"])
-
-    @property
-    def stage(self) -> int:
-        """What its silence had come to."""
-        return int((self.parts[-1] if self.parts else self.whole)["stage"])
-
-    @property
-    def steps(self) -> Iterator[Step]:
-        """What was done since the snapshot."""
-        for part in self.parts:
-            yield from part["steps"]
-
-
-def whole_key(path: str) -> str:
-    """The key of a flow's snapshot."""
-    return f"stream/{path}"
-
-
-def part_key(path: str, number: int) -> str:
-    """The key of what was done to it since, in rows that count from 0."""
-    return f"since/{number}/{path}"
-
-
-def keys_of(path: str, saved: Saved) -> list[str]:
-    """The keys of everything that the outbox holds of a flow."""
-    return [whole_key(path), *(part_key(path, number) for number in range(len(saved.parts)))]
-
-
-def saved_flows(states: Mapping[str, bytes]) -> dict[str, Saved]:
-    """What an outbox holds of all flows, by path; what cannot be read is left out, with everything that came after it."""
-    found = {}
-    for key, body in states.items():
-        word, _, path = key.partition("/")
-        if word == "stream" and (whole := _parsed(body)) is not None:
-            parts: list[dict[str, Any]] = []
-            while (part := _parsed(states.get(part_key(path, len(parts))))) is not None:
-                parts.append(part)
-            found[path] = Saved(whole, parts)
-    return found
-
-
-def _parsed(body: bytes | None) -> dict[str, Any] | None:
-    try:
-        found = None if body is None else json.loads(body)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _json(data: dict[str, Any]) -> bytes:
-    return json.dumps(data, separators=(",", ":"), check_circular=False).encode()
-
-
-class Flow:
-    """One stream while it is followed.
-
-    Attributes:
-        losses: What was lost on the way here, in words, since they were last taken.
-        is_dirty: Whether it has changed since `save`.
-    """
-
-    def __init__(
-        self, path: str, kind: Kind, source: Followed, attributes: Attributes, idle_timeout_ns: int, now_s: float,
-        saved: Saved | None = None,
-    ) -> None:  # fmt: skip
-        self.path, self.source = path, source
-        self._kind, self._attributes = kind, attributes
-        self._idle_timeout_s = idle_timeout_ns / SECOND_NS
-        self._output: list[Output] = []
-        self._stage, self._read_s = saved.stage if saved else _RUNNING, now_s
-        self._ended: Counter[str] = Counter(saved.whole["ended"]) if saved else Counter()
-        self.stream = Stream(kind, path, attributes, saved.whole["stream"] if saved else None)
-        self.losses: list[str] = []
-        self.is_dirty = False
-        self._done: list[Step] = []
-        self._parts, self._part_bytes, self._must_be_whole = 0, 0, saved is None
-        if saved:
-            self._parts = len(saved.parts)
-            for step in saved.steps:
-                self._do(step)
-            # What came of it was put into the outbox together with the step.
-            self.stream.take()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether everything that was open in it has gone out, since nothing came for long."""
-        return self._stage == _ENDED
-
-    def idle_s(self, now_s: float) -> float:
-        """How long nothing has come."""
-        return now_s - self._read_s
-
-    def read(self, limit_bytes: int, now_s: float) -> int:
-        """Take in what there is, at most so many bytes; how many they were."""
-        piece = self.source.read(limit_bytes)
-        if piece is None:
-            return 0
-        if piece.lost:
-            self.losses.append(piece.lost)
-        if piece.begins:
-            self._begin_again()
-        if piece.data:
-            self._read_s, self._stage = now_s, _RUNNING
-            self._step(piece.data.decode("latin-1"))
-        return len(piece.data)
-
-    def _step(self, step: Step) -> None:
-        """Do something to the stream that can be done again after a crash."""
-        self._do(step)
-        self._done.append(step)
-        self._part_bytes += len(step)
-        self._took()
-
-    def _do(self, step: Step) -> None:
-        if isinstance(step, str):
-            self.stream.feed(step.encode("latin-1"))
-        else:
-            getattr(self.stream, step[0])()
-
-    def _begin_again(self) -> None:
-        if not self.stream.starts_anew:
-            self._step(["cut"])
-            return
-        self.stream.end()
-        self._took()
-        self._ended = self.counts
-        self.stream = Stream(self._kind, self.path, self._attributes)
-        self._must_be_whole = True
-
-    def rest(self, now_s: float) -> bool:
-        """Do what a silence asks for; whether anything was done."""
-        idle_s = self.idle_s(now_s)
-        if self._stage == _ENDED or idle_s < SETTLE_S:
-            return False
-        is_over = idle_s >= self._idle_timeout_s or (self.source.gone and idle_s >= PAUSE_S)
-        stage = _ENDED if is_over else _PAUSED if idle_s >= PAUSE_S else _SETTLED
-        if stage == self._stage:
-            return False
-        self._stage = stage
-        self._step([("settle", "pause", "end")[stage - 1]])
-        return True
-
-    def pause(self) -> None:
-        """Let everything go out that can without ending what is open."""
-        if self._stage < _PAUSED:
-            self._step(["pause"])
-
-    def end(self) -> None:
-        """Let everything go out; what is open is incomplete."""
-        if self._stage < _ENDED:
-            self._stage = _ENDED
-            self._step(["end"])
-
-    def _took(self) -> None:
-        self.is_dirty = True
-        self._output += self.stream.take()
-
-    def take(self) -> list[Output]:
-        """What came out since the last call."""
-        taken, self._output = self._output, []
-        return taken
-
-    @property
-    def counts(self) -> Counter[str]:
-        """The buckets of its accounting, and `bytes`, `bytes_unread`, `spans`, `incomplete`, `not_kept` and `points`."""
-        account = report.summed(self.stream.accounting)
-        counts = Counter(account.buckets)
-        counts.update(
-            bytes=self.stream.bytes, bytes_unread=self.stream.bytes_unread, units=account.total, spans=account.finished,
-            incomplete=account.incomplete, not_kept=account.not_kept, points=self.stream.points_made,
-        )  # fmt: skip
-        return counts + self._ended
-
-    def save(self) -> bytes:
-        """Where it is, as it goes into the outbox. Take the output away first, and put both there together."""
-        self.is_dirty = False
-        state = {
-            "position": self.source.position(),
-            "stage": self._stage,
-            "stream": self.stream.snapshot(),
-            "ended": dict(self._ended),
-        }
-        return json.dumps(state, separators=(",", ":")).encode()
 
     @property
     def keys(self) -> list[str]:

@@ -36,7 +36,7 @@ def kinds_of(config: ServiceConfig) -> list[Kind]:
         options = ConvertOptions((), catalogue=config.catalogue, qemu_version=one.qemu_version, clock=one.clock)
         told = told_of(options, notes)
         mapping = mapping or load_with_shipped(config.mappings, told.catalogue)
-        found.append(Kind(told, mapping, config.resource, one.format, one.role))
+        found.append(Kind(told, mapping, config.resource, one.format, one.role, one.idle_timeout_ns))
     if not config.inputs:
         load_with_shipped(config.mappings, builtin())
     for note in dict.fromkeys(notes):

@@ -132,7 +132,7 @@ class Service:
         for path, flow in self._inputs.flows.items():
             if flow.is_dirty:
                 self._count(path, flow)
-        states: dict[str, bytes | None] = {**self._inputs.dirty(), **self._gone}
+        states: dict[str, bytes | None] = {**self._gone, **self._inputs.dirty()}
         if not states and not self._requests:
             return
         states[_COUNTERS] = self._counters.dump()
@@ -171,10 +171,9 @@ class Service:
         self.commit()
         before, now_s = self._inputs, time.monotonic()
         states = before.all()
+        self._outbox.commit(states, [])
         before.close()
         self._inputs = Inputs(config, kinds, {key: body for key, body in states.items() if body is not None}, now_s)
-        # A snapshot was taken of everything, and is written with the next commit.
-        self._gone |= states
         for path in before.flows.keys() - self._inputs.flows.keys():
             before.flows[path].end()
             self._collect(before.flows[path])

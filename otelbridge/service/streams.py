@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+from otelbridge import report
 from otelbridge.engine import Accounting, Engine
 from otelbridge.engine import Stream as EngineStream
 from otelbridge.errors import FormatError, OtelbridgeError
@@ -20,9 +21,11 @@ from otelbridge.readers.inputs import TraceInput, group_inputs
 from otelbridge.readers.open import HEAD_BYTES
 from otelbridge.readers.simple import is_simple
 from otelbridge.readers.source import Times, Told, decoder_of, first_of, reader_of, times_of, zone_of
-from otelbridge.records import Attributes, Batch, FinishedSpan, MetricPoint, Resource, Role
+from otelbridge.records import SECOND_NS, Attributes, Batch, FinishedSpan, MetricPoint, Resource, Role
 
 VERSION = 1
+_FEW = 3
+"""So few processes need not be looked at."""
 _SIMPLE_HEAD_BYTES = 1 << 20
 """A simple trace tells all names of events before the first event."""
 
@@ -36,6 +39,7 @@ class Kind(NamedTuple):
         environment: Attributes of every resource, which win over all others.
         format: The word of `--format`, or `auto`.
         role: What the user said of all its migrations.
+        idle_ns: A process that the input names, and of which nothing came for so long of event time, has ended.
     """
 
     told: Told
@@ -43,6 +47,7 @@ class Kind(NamedTuple):
     environment: Attributes = ()
     format: str = "auto"
     role: Role | None = None
+    idle_ns: int = 600 * SECOND_NS
 
 
 Output = tuple[Resource, Sequence[FinishedSpan], Sequence[MetricPoint]]
@@ -81,17 +86,21 @@ class Stream:
     @property
     def open_spans(self) -> int:
         """Spans that have begun and not ended."""
-        return sum(engine.open for engine in self._open.reading.engines) if self._open else 0
+        return sum(engine.open for engine in self._open.reading.engines.values()) if self._open else 0
 
     @property
     def accounting(self) -> Sequence[Accounting]:
         """Where everything went so far, of each process in it."""
-        return [engine.accounting for engine in self._open.reading.engines] if self._open else []
+        if not self._open:
+            return []
+        return [self._open.ended, *(engine.accounting for engine in self._open.reading.engines.values())]
 
     @property
     def points_made(self) -> int:
         """Metric points so far."""
-        return sum(engine.points_made for engine in self._open.reading.engines) if self._open else 0
+        if not self._open:
+            return 0
+        return self._open.ended_points + sum(engine.points_made for engine in self._open.reading.engines.values())
 
     @property
     def last_ns(self) -> int | None:
@@ -126,13 +135,13 @@ class Stream:
     def settle(self) -> None:
         """Nothing came for a second: handle the events that waited to be put in order."""
         if self._open:
-            for engine in self._open.reading.engines:
+            for engine in self._open.reading.engines.values():
                 engine.settle()
 
     def pause(self) -> None:
         """Nothing came for longer: what has changed goes out as points."""
         if self._open:
-            for engine in self._open.reading.engines:
+            for engine in self._open.reading.engines.values():
                 engine.pause()
 
     def end(self) -> None:
@@ -146,12 +155,8 @@ class Stream:
         """What came out since the last call, of each process in it."""
         if not self._open:
             return []
-        found: list[Output] = []
-        for engine, resource in zip(self._open.reading.engines, self._open.resources, strict=True):
-            spans, points = engine.take_spans(), engine.take_points()
-            if spans or points:
-                found.append((resource, spans, points))
-        return found
+        self._open.end_processes()
+        return self._open.take()
 
     def _read(self, data: bytes) -> None:
         opened = cast("_Opened", self._open)
@@ -213,8 +218,10 @@ class _Opened:
         self.decoder: Decoder = decoder_of(trace, kind.told, kind.mapping.plan.rows)
         self.sums: Decoder = decoder_of(trace, kind.told, kind.mapping.plan.sums)
         self.reader: Reader = reader_of(trace.format, kind.told, times, kind.mapping.plan, self.sums.decode, self._declared)
-        self.resources: list[Resource] = []
-        self.resolutions: list[int] = []
+        self.resources: dict[int, Resource] = {}
+        self.resolutions: dict[int, int] = {}
+        self.ended, self.ended_points = Accounting(), 0
+        self._last_words: list[Output] = []
         self._kind, self._attributes = kind, attributes
         self.reading = Reading(self._new_engine)
 
@@ -224,14 +231,40 @@ class _Opened:
 
     def _new_engine(self, number: int) -> Engine:
         kind, times = self._kind, self.times
-        if number >= len(self.resolutions):
-            self.resolutions.append(self.reader.resolution_ns)
+        resolution_ns = self.resolutions.setdefault(number, self.reader.resolution_ns)
         key = key_of(self.trace, number)
         environment = tuple({**dict(self._attributes), **dict(kind.environment)}.items())
-        self.resources.append(resource_of(self.trace, key, self.reading.processes.ids.get(number), environment))
-        coarse = self.resolutions[number] if self.resolutions[number] > 1000 else None  # noqa: PLR2004  # a microsecond
+        self.resources[number] = resource_of(self.trace, key, self.reading.processes.ids.get(number), environment)
+        coarse = resolution_ns if resolution_ns > 1000 else None  # noqa: PLR2004  # a microsecond
         stream = EngineStream(key, self.trace.role, times.mark, times.uncertainty_ns or None, coarse)
         return Engine(kind.mapping, stream, self.decoder.decode, lambda: self.decoder.version_range, self.decoder.saw)
+
+    def take(self) -> list[Output]:
+        """What came out since the last call, of each process."""
+        found: list[Output] = []
+        for number, engine in self.reading.engines.items():
+            spans, points = engine.take_spans(), engine.take_points()
+            if spans or points:
+                found.append((self.resources[number], spans, points))
+        return [*self._take_ended(), *found]
+
+    def _take_ended(self) -> list[Output]:
+        taken, self._last_words = self._last_words, []
+        return taken
+
+    def end_processes(self) -> None:
+        """Let go of processes that have ended: a host starts a QEMU for each guest, for months."""
+        reading = self.reading
+        if len(reading.engines) < _FEW or not reading.processes.ids:
+            return
+        last_ns = max(reading.seen_ns.values(), default=0)
+        for number in [n for n, seen_ns in reading.seen_ns.items() if n and last_ns - seen_ns > self._kind.idle_ns]:
+            engine, resource = reading.let_go(number), self.resources.pop(number)
+            self.resolutions.pop(number)
+            engine.finish()
+            self._last_words.append((resource, engine.take_spans(), engine.take_points()))
+            self.ended = report.summed([self.ended, engine.accounting])
+            self.ended_points += engine.points_made
 
     def snapshot(self) -> dict[str, Any]:
         trace, times = self.trace, self.times
@@ -245,8 +278,10 @@ class _Opened:
             "reader": self.reader.snapshot(),
             "decoders": [self.decoder.snapshot(), self.sums.snapshot()],
             "processes": self.reading.processes.snapshot(),
-            "resolutions": self.resolutions,
-            "engines": [engine.snapshot() for engine in self.reading.engines],
+            "engines": [[n, self.resolutions[n], engine.snapshot()] for n, engine in self.reading.engines.items()],
+            "made": self.reading.made,
+            "seen": [list(seen) for seen in self.reading.seen_ns.items()],
+            "ended": [self.ended.snapshot(), self.ended_points],
         }
 
     @classmethod
@@ -264,11 +299,13 @@ class _Opened:
         opened.decoder.restore(saved["decoders"][0])
         opened.sums.restore(saved["decoders"][1])
         opened.reading.processes.restore(saved["processes"])
-        opened.resolutions = saved["resolutions"]
-        for number, state in enumerate(saved["engines"]):
-            engine = opened._new_engine(number)
+        for number, resolution_ns, state in saved["engines"]:
+            opened.resolutions[number] = resolution_ns
+            engine = opened.reading.engines[number] = opened._new_engine(number)
             engine.restore(state)
-            opened.reading.engines.append(engine)
+        opened.reading.made, opened.reading.seen_ns = saved["made"], dict(saved["seen"])
+        opened.ended.restore(saved["ended"][0])
+        opened.ended_points = saved["ended"][1]
         return opened
 
 
