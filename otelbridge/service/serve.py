@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import otelbridge
 from otelbridge.errors import OtelbridgeError
 from otelbridge.records import SECOND_NS
-from otelbridge.service import log, notify
 from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
 from otelbridge.service.health import HealthServer
+from otelbridge.service.log import ServiceLog, fields, set_up
+from otelbridge.service.notify import Notifier
 from otelbridge.service.outbox import ServiceOutbox
 from otelbridge.service.senders import Senders
 from otelbridge.service.service import Service
@@ -26,42 +27,176 @@ from otelbridge.service.telemetry import Telemetry
 
 WATCH_S = 2.0
 """How often the files of the configuration are looked at for a change."""
+_STATUS_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-def serve(config: ServiceConfig, load: Callable[[], ServiceConfig]) -> None:
+class Asked:
+    """What signals have asked for; `wake` becomes readable with each."""
+
+    def __init__(self) -> None:
+        self.wake, self._other_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.stop = self.reload = False
+        self.interrupted = False
+
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Note what is asked; the loop does it."""
+        if number == signal.SIGHUP:
+            self.reload = True
+        else:
+            self.stop, self.interrupted = True, number == signal.SIGINT
+        try:
+            os.write(self._other_end, b"!")
+        except BlockingIOError:
+            pass  # noqa: SIM105  # a handler is no place for context managers: it is full, so the loop wakes anyway
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals until the end."""
+        before = {number: signal.signal(number, self.on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(self.wake)
+            os.close(self._other_end)
+
+
+def serve(config: ServiceConfig, load: Callable[[], ServiceConfig], env: Mapping[str, str]) -> None:
     """Run until SIGTERM or SIGINT; then everything is delivered or in the outbox.
 
     Args:
         config: What to do.
         load: Reads the configuration anew, for a reload.
+        env: The environment.
 
     Raises:
         OtelbridgeError: It cannot begin: the mappings, the outbox or the health server's address.
-        KeyboardInterrupt: It was interrupted, and has ended cleanly.
+        KeyboardInterrupt: SIGINT has ended it, as cleanly.
     """
-    log.set_up(config.log)
+    asked = Asked()
     with ExitStack() as stack:
-        asked = stack.enter_context(_signals())
-        counters = Counters()
+        stack.enter_context(asked.listening())
+        log = set_up(config.log)
+        stack.callback(log.close)
+        log.hide(_secrets(config))
         outbox = ServiceOutbox(
             config.outbox.folder,
             limit_bytes=config.outbox.limit_bytes,
             rejected_limit_bytes=config.outbox.rejected_limit_bytes,
         )
         stack.callback(outbox.close)
-        counters.restore(outbox.states().get("counters"))
-        senders = Senders(outbox, config.destinations, counters.add)
+        counters = Counters(str(uuid.uuid4()), time.time_ns())
+        senders = Senders(outbox, config.destinations, lambda name, number, by: counters.add(name, number, **by))
         service = Service(config, outbox, senders, counters, asked.wake)
-        health = stack.enter_context(_health(config, service, counters))
-        telemetry = Telemetry(config, counters)
-        stack.callback(telemetry.close)
+        telemetry = stack.enter_context(Telemetry(config, counters))
+        health = None
+        if config.health.host is not None:
+            health = stack.enter_context(
+                HealthServer(config.health.host, config.health.port, service.status, service.is_ready, telemetry.page)
+            )
         senders.start()
-        _log.info("Started. version=%s inputs=%d", otelbridge.__version__, len(config.inputs))
-        notify.ready()
-        _loop(service, health, asked, _Watch(config), load)
-        notify.stopping()
-        service.end(time.monotonic() + config.grace_ns / SECOND_NS)
-        _log.info("Stopped. %s", outbox.words)
+        _log.info(
+            "Started.",
+            extra=fields(
+                version=otelbridge.__version__,
+                config=str(config.source or ""),
+                health=f"{config.health.host}:{health.port}" if health else "none",
+            ),
+        )
+        _Loop(service, health, telemetry, log, asked, Notifier(env), _Watch(config)).run(load)
     if asked.interrupted:
         raise KeyboardInterrupt
+
+
+class _Loop:
+    """The loop of the service with its heartbeat, its reloads and its end."""
+
+    def __init__(
+        self, service: Service, health: HealthServer | None, telemetry: Telemetry, log: ServiceLog, asked: Asked,
+        notifier: Notifier, watch: _Watch,
+    ) -> None:  # fmt: skip
+        self._service, self._health, self._telemetry, self._log = service, health, telemetry, log
+        self._asked, self._notifier, self._watch = asked, notifier, watch
+        self._told_s = 0.0
+
+    def run(self, load: Callable[[], ServiceConfig]) -> None:
+        self._notifier.ready()
+        while not self._asked.stop:
+            self._beat()
+            if self._asked.reload or self._watch.has_changed(time.monotonic()):
+                self._asked.reload = False
+                self._reload(load)
+            self._service.step()
+        self._notifier.stopping()
+        deadline_s = time.monotonic() + self._service.config.grace_ns / SECOND_NS
+        _log.info("Stopping: what has come is delivered or put into the outbox.")
+        self._service.end(deadline_s)
+        _log.info("Stopped.", extra=fields(outbox=self._service.words))
+
+    def _beat(self) -> None:
+        if self._health is not None:
+            self._health.beat()
+        self._notifier.watchdog()
+        now_s = time.monotonic()
+        if now_s - self._told_s >= _STATUS_S:
+            self._told_s = now_s
+            self._log.tick()
+            self._notifier.status(self._service.words)
+
+    def _reload(self, load: Callable[[], ServiceConfig]) -> None:
+        self._notifier.reloading()
+        try:
+            config = load()
+            self._log.hide(_secrets(config))
+            self._service.reload(config)
+        except OtelbridgeError as error:
+            self._service.reload_refused()
+            _log.error("The changed configuration was not taken; the one before stays in force. %s", error)  # noqa: TRY400
+        else:
+            self._telemetry.update(config)
+            self._watch = _Watch(config)
+            _log.info("The configuration was read again and is in force.")
+        self._notifier.ready()
+
+
+class _Watch:
+    """Sees changes of the files that a configuration was made from."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self._config = config
+        self._looked_s = time.monotonic()
+        self._seen = self._look()
+
+    def has_changed(self, now_s: float) -> bool:
+        """Whether any of them is another than when this was last said."""
+        if now_s - self._looked_s < WATCH_S:
+            return False
+        self._looked_s = now_s
+        seen = self._look()
+        changed, self._seen = seen != self._seen, seen
+        return changed
+
+    def _look(self) -> list[tuple[str, int, int]]:
+        config = self._config
+        roots = [path for path in (config.source, config.catalogue, *config.mappings) if path is not None]
+        found = []
+        for root in roots:
+            for path in [root, *(sorted(root.glob("*.yaml")) if root.is_dir() else ())]:
+                try:
+                    about = path.stat()
+                except OSError:
+                    continue
+                found.append((str(path), about.st_mtime_ns, about.st_ino))
+        return found
+
+
+def _secrets(config: ServiceConfig) -> list[str]:
+    """The values of headers, which must not stand in any message."""
+    return [
+        value
+        for destination in config.destinations
+        for endpoint in destination.endpoints.values()
+        for _, value in endpoint.headers
+    ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +27,8 @@ COMMIT_S = 1.0
 """What has come waits so long at most before it is on disk."""
 SCAN_S = 1.0
 _BLOCK_BYTES = 1 << 18
-_SHORT_S, _LONG_S = 0.1, 0.25
-_BUSY_S = 2.0
+_WAIT_S = 0.5
+"""Reading costs by the block, not by the byte: twice in the time of a commit is often enough."""
 _FORGET_S = 60.0
 _COUNTERS = "counters"
 _log = logging.getLogger(__name__)
@@ -44,8 +46,12 @@ class Service:
     """
 
     def __init__(self, config: ServiceConfig, outbox: ServiceOutbox, senders: Senders, counters: Counters, wake: int) -> None:
-        self._config, self._outbox, self._senders, self._counters, self._wake = config, outbox, senders, counters, wake
+        self.config, self._outbox, self._senders, self._counters, self._wake = config, outbox, senders, counters, wake
+        self._lock = threading.Lock()
         states = outbox.states()
+        if (totals := _plain(states.get(_COUNTERS))) is not None:
+            counters.restore(totals)
+            counters.add("otelbridge.service.restarts")
         now_s = time.monotonic()
         self._inputs = Inputs(config, kinds_of(config), states, now_s)
         self._builder = RequestBuilder()
@@ -62,6 +68,17 @@ class Service:
     def step(self) -> None:
         """Do once what is due, then wait for a moment if nothing more is to be read."""
         now_s = time.monotonic()
+        with self._lock:
+            busy = self._work(now_s)
+        if not busy:
+            # Right after a commit was due: what was read just before it waits for no other.
+            wait_s = min(_WAIT_S, max(0.0, self._committed_s + COMMIT_S - time.monotonic()) or _WAIT_S)
+            readable, _, _ = select.select([self._wake], [], [], wait_s)
+            if readable:
+                os.read(self._wake, 4096)
+
+    def _work(self, now_s: float) -> bool:
+        """Read, put into the outbox, and let rest what has been silent; whether there is more to be read at once."""
         if now_s - self._scanned_s >= SCAN_S:
             self._scanned_s = now_s
             self._inputs.scan(now_s)
@@ -72,11 +89,7 @@ class Service:
                 self._collect(flow)
         if self._requests or now_s - self._committed_s >= COMMIT_S:
             self.commit()
-        if not busy:
-            wait_s = _SHORT_S if now_s - self._read_s < _BUSY_S else _LONG_S
-            readable, _, _ = select.select([self._wake], [], [], wait_s)
-            if readable:
-                os.read(self._wake, 4096)
+        return busy
 
     def _read(self, now_s: float) -> bool:
         """Read a block of each input that has one, as long as no commit is due; whether there is more."""
@@ -107,7 +120,7 @@ class Service:
             self._put(output)
         for loss in flow.losses:
             _log.error("%s", loss)
-            self._counters.add("otelbridge.follow.parts_lost")
+            self._counters.add("otelbridge.reader.file_parts_lost")
         flow.losses.clear()
 
     def _put(self, output: Output) -> None:
@@ -121,7 +134,7 @@ class Service:
         for request in requests:
             self._requests += [
                 (destination.name, request)
-                for destination in self._config.destinations
+                for destination in self.config.destinations
                 if request.signal in destination.endpoints
             ]
 
@@ -135,7 +148,7 @@ class Service:
         states: dict[str, bytes | None] = {**self._gone, **self._inputs.dirty()}
         if not states and not self._requests:
             return
-        states[_COUNTERS] = self._counters.dump()
+        states[_COUNTERS] = json.dumps(self._counters.snapshot()).encode()
         if self._is_full and self._requests:
             # What was read all the same would have vanished: the oldest makes room for it.
             self._outbox.make_room(sum(len(request.body) for _, request in self._requests))
@@ -179,7 +192,7 @@ class Service:
             self._collect(before.flows[path])
         self._gone |= dict.fromkeys(self._inputs.forgotten)
         self._senders.update(config.destinations)
-        self._config = config
+        self.config = config
 
     def end(self, deadline_s: float) -> None:
         """Let everything go out that can without ending what is open, and put the rest into the outbox."""
