@@ -26,7 +26,7 @@ def effective(config: ServiceConfig) -> str:
     """
     written = [one for one in config.destinations if one.name != ENVIRONMENT]
     document = {
-        "version": "1",
+        "version": 1,
         "inputs": [_input(one) for one in config.inputs],
         "mappings": [str(path) for path in config.mappings],
         "catalogue": _text(config.catalogue),

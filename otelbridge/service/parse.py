@@ -257,10 +257,10 @@ class _FileReader(TableReader):
     def _attributes(self, node: Node | None, what: str) -> Attributes:
         found = []
         for key, value in self.nodes.entries(node, what):
-            text = self.nodes.text(value, "a text")
             if not key.text:
                 self.problem(key, "an attribute has no name", "write one")
-            found.append((key.text, text))
+            if value.kind != "null":
+                found.append((key.text, self.nodes.text(value, "a text")))
         return tuple(found)
 
     def _outbox(self, found: Mapping[str, Node], root: Node) -> OutboxConfig:
