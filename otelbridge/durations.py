@@ -20,3 +20,9 @@ def duration_ns(text: str) -> int | None:
     unit_ns = _UNITS_NS[found[2]]
     parts: int = 10 ** len(fraction)
     return int(whole) * unit_ns + round(int(fraction or "0") * unit_ns / parts)
+
+
+def duration_text(time_ns: int) -> str:
+    """A duration with the largest unit that leaves it whole, as `duration_ns` reads it."""
+    word = max((word for word, unit_ns in _UNITS_NS.items() if time_ns % unit_ns == 0), key=_UNITS_NS.__getitem__)
+    return f"{time_ns // _UNITS_NS[word]}{word}" if time_ns else "0s"

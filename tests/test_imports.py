@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "otelbridge"
 
-_GROUND = {"records", "errors", "stats", "durations"}
+_GROUND = {"records", "errors", "stats", "durations", "sizes"}
 _CORE = _GROUND | {"catalogue", "readers", "mapping", "engine"}
 _PIPELINE = _CORE | {"otlp", "view", "report", "pipeline"}
 MAY_IMPORT = {
@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "errors": _GROUND,
     "stats": _GROUND,
     "durations": _GROUND,
+    "sizes": _GROUND,
     "catalogue": _GROUND,
     "readers": _GROUND | {"catalogue"},
     "mapping": _GROUND | {"catalogue"},

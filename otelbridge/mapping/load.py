@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from otelbridge.catalogue import Catalogue
-from otelbridge.errors import Location, MappingError, Problem, UsageError
+from otelbridge.errors import MappingError, UsageError
 from otelbridge.mapping.compile import File, compile_mappings
 from otelbridge.mapping.rules import Mapping
-from otelbridge.mapping.source import MAX_BYTES
+from otelbridge.mapping.source import read_text
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -60,17 +60,5 @@ def load_with_shipped(paths: Iterable[Path], catalogue: Catalogue) -> Mapping:
 
 
 def _read(path: Path) -> File:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"The mapping '{path}' cannot be read: {error.strerror or error}.") from None
-    if len(data) > MAX_BYTES:
-        # Cut off where a character may go on, so its text is only good for saying that it is too long.
-        return File(str(path), data.decode("utf-8-sig", "replace"))
-    try:
-        return File(str(path), data.decode("utf-8-sig"), shipped=path.resolve().parent == shipped_folder())
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        problem = Problem(Location(str(path), line, 1), "the file is no UTF-8 text", "save it as UTF-8")
-        raise MappingError([problem]) from None
+    text = read_text(path, "The mapping", MappingError)
+    return File(str(path), text, shipped=path.resolve().parent == shipped_folder())

@@ -11,6 +11,7 @@ from otelbridge.durations import duration_ns
 from otelbridge.errors import UsageError
 from otelbridge.mapping import language
 from otelbridge.mapping.source import Node, Problems, did_you_mean
+from otelbridge.sizes import size_bytes
 
 
 class NodeReader:
@@ -102,6 +103,13 @@ class NodeReader:
         found = duration_ns(self.text(node, "a duration"))
         if found is None and node.kind == "text":
             self.problem(node, f"'{node.text}' is no duration", "a number with its unit: 250us, 1.5s, 10m")
+        return found
+
+    def size(self, node: Node) -> int | None:
+        """Bytes."""
+        found = size_bytes(self.text(node, "a size"))
+        if found is None and node.kind == "text":
+            self.problem(node, f"'{node.text}' is no size", "a number with its unit: 512KiB, 256MiB, 1GiB")
         return found
 
     def integer(self, node: Node) -> int | None:

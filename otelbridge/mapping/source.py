@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import yaml
 from yaml.reader import ReaderError
 
-from otelbridge.errors import Location, Problem
+from otelbridge.errors import LocatedError, Location, Problem, UsageError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -32,7 +33,11 @@ class Mark(Protocol):
 
 @dataclass(slots=True)
 class Node:
-    """A piece of a file. `text` is a scalar as it is written, `quoted` whether in quotes or as a block."""
+    """A piece of a file.
+
+    `text` is a scalar as it is written, `quoted` whether in quotes or as a block, `hidden` whether it is a secret, which
+    no message shows.
+    """
 
     kind: Literal["text", "null", "list", "map"]
     path: str
@@ -42,6 +47,7 @@ class Node:
     quoted: bool = False
     items: list[Node] = field(default_factory=list)
     entries: list[tuple[Node, Node]] = field(default_factory=list)
+    hidden: bool = False
 
     @property
     def location(self) -> Location:
@@ -51,7 +57,8 @@ class Node:
     @property
     def what(self) -> str:
         """What it is, for messages."""
-        return {"text": f"'{self.text}'", "null": "nothing", "list": "a list", "map": "a table of keys"}[self.kind]
+        text = "a text" if self.hidden else f"'{self.text}'"
+        return {"text": text, "null": "nothing", "list": "a list", "map": "a table of keys"}[self.kind]
 
 
 Noted = Callable[..., None]
@@ -87,6 +94,33 @@ def did_you_mean(word: str, words: Iterator[str] | list[str] | tuple[str, ...]) 
     if len(known) == 1:
         return f"only '{known[0]}' can be here"
     return f"one of: {', '.join(known)}" if 0 < len(known) <= 30 else ""  # noqa: PLR2004  # more would fill the screen
+
+
+def read_text(path: Path, what: str, refused: type[LocatedError]) -> str:
+    """The text of a file; of one that is too large, enough for `parse` to say so.
+
+    Args:
+        path: The file.
+        what: What it is, for messages: `The mapping`.
+        refused: What is raised if it is no text.
+
+    Raises:
+        UsageError: It cannot be read.
+        LocatedError: It is no UTF-8 text.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{what} '{path}' cannot be read: {error.strerror or error}.") from None
+    if len(data) > MAX_BYTES:
+        return data.decode("utf-8-sig", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = Problem(Location(str(path), line, 1), "the file is no UTF-8 text", "save it as UTF-8")
+        raise refused([problem]) from None
 
 
 def parse(text: str, path: str) -> tuple[Node | None, Problems]:

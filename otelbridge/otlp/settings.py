@@ -66,11 +66,25 @@ class Endpoint:
     key: Path | None = None
 
 
-class _Setting(NamedTuple):
-    """A value and where it was found: the name of a variable, or `--to`."""
+class Setting(NamedTuple):
+    """A value and where it was found: the name of a variable, `--to`, or a key of a file."""
 
     whence: str
     value: str
+
+
+class SettingError(UsageError):
+    """A setting that cannot be used.
+
+    Attributes:
+        whence: Where it was found.
+        found: What stands there, without what is secret in it.
+        expected: What should stand there.
+    """
+
+    def __init__(self, whence: str, found: str, expected: str) -> None:
+        self.whence, self.found, self.expected = whence, found, expected
+        super().__init__(f"{whence}: found {found}, expected {expected}; nothing was sent")
 
 
 def configured(env: Mapping[str, str]) -> bool:
@@ -88,7 +102,7 @@ def endpoints(to: str | None, env: Mapping[str, str]) -> dict[Signal, Endpoint]:
     Raises:
         UsageError: A variable or the address cannot be used; it says which, what was found and what is expected.
     """
-    return {signal: _endpoint(signal, None if to is None else _Setting("--to", to.strip()), env) for signal in SIGNALS}
+    return {signal: _endpoint(signal, None if to is None else Setting("--to", to.strip()), env) for signal in SIGNALS}
 
 
 def endpoint_named(name: str, signal: Signal, env: Mapping[str, str]) -> Endpoint:
@@ -97,19 +111,52 @@ def endpoint_named(name: str, signal: Signal, env: Mapping[str, str]) -> Endpoin
     Raises:
         UsageError: The name or a variable cannot be used.
     """
-    return _endpoint(signal, _Setting("the destination's name", name), env, as_is=True)
+    return _endpoint(signal, Setting("the destination's name", name), env, as_is=True)
 
 
-def _endpoint(signal: Signal, to: _Setting | None, env: Mapping[str, str], *, as_is: bool = False) -> Endpoint:
+def endpoint_at(
+    address: Setting,
+    signal: Signal,
+    headers: Headers = (),
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    gzip: bool = False,
+    tls: TlsFiles | None = None,
+) -> Endpoint:
+    """The endpoint of a signal at the base address http(s)://… or grpc(s)://…, whatever the environment says.
+
+    Args:
+        address: As `--to` takes it.
+        signal: What is sent there.
+        headers: Checked ones (`checked_header`); one `authorization` is added where the address has user and password.
+        timeout_s: For one attempt, infinite for no limit.
+        gzip: Whether requests are compressed.
+        tls: What `tls_files` found.
+
+    Raises:
+        SettingError: The address cannot be used.
+    """
+    protocol = _protocol(address, None)
+    if protocol == "grpc":
+        url, name, insecure, userinfo = _grpc_target(address, insecure=False)
+    else:
+        url, name, insecure, userinfo = _http_url(address, signal, as_is=False)
+    ca, cert, key = tls or TlsFiles()
+    return Endpoint(
+        url, protocol, name, _with_authorization(headers, userinfo), timeout_s, gzip, insecure, ca, cert, key
+    )  # fmt: skip
+
+
+def _endpoint(signal: Signal, to: Setting | None, env: Mapping[str, str], *, as_is: bool = False) -> Endpoint:
     own = _own(env, signal, "ENDPOINT") if to is None else None
     address = to or own or _found(env, signal, "ENDPOINT")
     protocol = _protocol(address, _found(env, signal, "PROTOCOL"))
-    address = address or _Setting("the default", _DEFAULTS[protocol])
+    address = address or Setting("the default", _DEFAULTS[protocol])
     if protocol == "grpc":
         url, name, insecure, userinfo = _grpc_target(address, insecure=_insecure(_found(env, signal, "INSECURE")))
     else:
         url, name, insecure, userinfo = _http_url(address, signal, as_is=as_is or own is not None)
-    ca, cert, key = (None, None, None) if insecure else _tls_files(env, signal)
+    ca, cert, key = TlsFiles() if insecure else _tls_files(env, signal)
     return Endpoint(
         url=url,
         protocol=protocol,
@@ -124,19 +171,19 @@ def _endpoint(signal: Signal, to: _Setting | None, env: Mapping[str, str], *, as
     )
 
 
-def _own(env: Mapping[str, str], signal: Signal, what: str) -> _Setting | None:
+def _own(env: Mapping[str, str], signal: Signal, what: str) -> Setting | None:
     variable = f"{_PREFIX}{signal.upper()}_{what}"
     value = env.get(variable, "").strip()
-    return _Setting(variable, value) if value else None
+    return Setting(variable, value) if value else None
 
 
-def _found(env: Mapping[str, str], signal: Signal, what: str) -> _Setting | None:
+def _found(env: Mapping[str, str], signal: Signal, what: str) -> Setting | None:
     value = env.get(_PREFIX + what, "").strip()
-    return _own(env, signal, what) or (_Setting(_PREFIX + what, value) if value else None)
+    return _own(env, signal, what) or (Setting(_PREFIX + what, value) if value else None)
 
 
-def _wrong(setting: _Setting, expected: str, *, found: str | None = None) -> UsageError:
-    return UsageError(f"{setting.whence}: found {found or repr(setting.value)}, expected {expected}; nothing was sent")
+def _wrong(setting: Setting, expected: str, *, found: str | None = None) -> SettingError:
+    return SettingError(setting.whence, found or repr(setting.value), expected)
 
 
 # --- addresses --------------------------------------------------------------------------------------
@@ -149,7 +196,7 @@ class _Address(NamedTuple):
     userinfo: str | None
 
 
-def _protocol(address: _Setting | None, setting: _Setting | None) -> Protocol:
+def _protocol(address: Setting | None, setting: Setting | None) -> Protocol:
     """The protocol: a grpc:// address says it by itself, then the PROTOCOL variable, then the specification's default."""
     if setting is not None and setting.value == "http/json":
         raise _wrong(setting, "http/protobuf or grpc (otelbridge sends protobuf only)")
@@ -160,7 +207,7 @@ def _protocol(address: _Setting | None, setting: _Setting | None) -> Protocol:
     return "grpc" if setting is not None and setting.value == "grpc" else "http/protobuf"
 
 
-def _split(address: _Setting, schemes: tuple[str, ...], expected: str) -> SplitResult:
+def _split(address: Setting, schemes: tuple[str, ...], expected: str) -> SplitResult:
     """The parts of a URL with a host.
 
     Raises:
@@ -187,7 +234,7 @@ def _userinfo(parts: SplitResult) -> str | None:
     return unquote(userinfo) if userinfo else None
 
 
-def _grpc_target(address: _Setting, *, insecure: bool) -> _Address:
+def _grpc_target(address: Setting, *, insecure: bool) -> _Address:
     if _GRPC_TARGET.fullmatch(address.value):
         return _Address(address.value, address.value, insecure, None)
     if _HOST_PORT.fullmatch(address.value):
@@ -201,7 +248,7 @@ def _grpc_target(address: _Setting, *, insecure: bool) -> _Address:
     return _Address(target, f"{'grpc' if is_plain else 'grpcs'}://{target}", is_plain, _userinfo(parts))
 
 
-def _http_url(address: _Setting, signal: Signal, *, as_is: bool) -> _Address:
+def _http_url(address: Setting, signal: Signal, *, as_is: bool) -> _Address:
     expected = "a URL such as http://collector:4318 or https://…; for gRPC write grpc://collector:4317"
     parts = _split(address, ("http", "https"), expected)
     if not as_is and parts.path.rstrip("/").endswith(("/v1/traces", "/v1/metrics")):
@@ -217,7 +264,7 @@ def _http_url(address: _Setting, signal: Signal, *, as_is: bool) -> _Address:
 # --- the other variables ----------------------------------------------------------------------------
 
 
-def _insecure(setting: _Setting | None) -> bool:
+def _insecure(setting: Setting | None) -> bool:
     if setting is None:
         return False
     if setting.value.lower() not in ("true", "false"):
@@ -225,7 +272,7 @@ def _insecure(setting: _Setting | None) -> bool:
     return setting.value.lower() == "true"
 
 
-def _timeout_s(setting: _Setting | None) -> float:
+def _timeout_s(setting: Setting | None) -> float:
     if setting is None:
         return DEFAULT_TIMEOUT_S
     if not re.fullmatch(r"[0-9]{1,9}", setting.value):
@@ -233,7 +280,7 @@ def _timeout_s(setting: _Setting | None) -> float:
     return int(setting.value) / 1000 or math.inf
 
 
-def _is_gzip(setting: _Setting | None) -> bool:
+def _is_gzip(setting: Setting | None) -> bool:
     if setting is None:
         return False
     if setting.value not in ("gzip", "none"):
@@ -241,7 +288,7 @@ def _is_gzip(setting: _Setting | None) -> bool:
     return setting.value == "gzip"
 
 
-def _headers(setting: _Setting | None, protocol: Protocol) -> Headers:
+def _headers(setting: Setting | None, protocol: Protocol) -> Headers:
     """The headers of `api-key=secret,x-scope=a%2Cb`; the last of one name wins.
 
     Raises:
@@ -256,17 +303,30 @@ def _headers(setting: _Setting | None, protocol: Protocol) -> Headers:
         name, equals, value = entry.partition("=")
         # Metadata after a semicolon is part of W3C baggage, not of this variable: a semicolon belongs to the value.
         name, value = unquote(name.strip()).lower(), unquote(value.strip())
-        legal = _GRPC_HEADER_NAME if protocol == "grpc" else _HEADER_NAME
-        if not equals or not legal.fullmatch(name):
+        if not equals or not is_header_name(name, protocol):
             raise _wrong(
                 setting, "name=value pairs with commas between them, percent-encoded", found=f"no such pair as entry {number}"
             )
-        if not _HEADER_VALUE.fullmatch(value):
-            raise _wrong(setting, "printable ASCII characters", found=f"others in the value of {name!r}")
-        if name in _OURS:
-            raise _wrong(setting, "headers other than those that otelbridge sets itself", found=f"the header {name!r}")
-        found[name] = value
+        found[name] = checked_header(Setting(setting.whence, value), name)
     return tuple(found.items())
+
+
+def is_header_name(name: str, protocol: Protocol) -> bool:
+    """Whether a header (gRPC: metadata) can have this name, in lower case."""
+    return bool((_GRPC_HEADER_NAME if protocol == "grpc" else _HEADER_NAME).fullmatch(name))
+
+
+def checked_header(value: Setting, name: str) -> str:
+    """The value of a header.
+
+    Raises:
+        SettingError: It cannot be sent, or not with that name; the value is in no message.
+    """
+    if not _HEADER_VALUE.fullmatch(value.value):
+        raise _wrong(value, "printable ASCII characters", found=f"others in the value of {name!r}")
+    if name in _OURS:
+        raise _wrong(value, "headers other than those that otelbridge sets itself", found=f"the header {name!r}")
+    return value.value
 
 
 def _with_authorization(headers: Headers, userinfo: str | None) -> Headers:
@@ -275,29 +335,46 @@ def _with_authorization(headers: Headers, userinfo: str | None) -> Headers:
     return (*headers, ("authorization", "Basic " + base64.b64encode(userinfo.encode()).decode()))
 
 
-def _tls_files(env: Mapping[str, str], signal: Signal) -> tuple[Path | None, Path | None, Path | None]:
-    """The PEM files, each tried as OpenSSL will use it, so that a wrong one is found before anything is read or sent."""
-    ca, cert, key = (_file(_found(env, signal, what)) for what in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"))
+class TlsFiles(NamedTuple):
+    """PEM files: authorities, the client's certificate and its key; the two latter come together."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+def _tls_files(env: Mapping[str, str], signal: Signal) -> TlsFiles:
+    ca, cert, key = (_found(env, signal, what) for what in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"))
+    if (cert is None) != (key is None):
+        given, missing = (cert, "CLIENT_KEY") if cert is not None else (key, "CLIENT_CERTIFICATE")
+        whence = given.whence if given is not None else ""
+        raise UsageError(f"{whence} is set, but {_PREFIX}{missing} is not; expected both or neither; nothing was sent")
+    return tls_files(ca, cert, key)
+
+
+def tls_files(ca: Setting | None, cert: Setting | None, key: Setting | None) -> TlsFiles:
+    """The PEM files, each tried as OpenSSL will use it, so that a wrong one is found before anything is read or sent.
+
+    Args:
+        ca: The authorities.
+        cert: The client's certificate, only together with `key`.
+        key: Its private key.
+
+    Raises:
+        SettingError: A file cannot be used.
+    """
+    for setting in filter(None, (ca, cert, key)):
+        if not (Path(setting.value).is_file() and os.access(setting.value, os.R_OK)):
+            raise _wrong(setting, "the path of a readable PEM file")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is not None:
         try:
             context.load_verify_locations(ca.value)
         except (ssl.SSLError, OSError) as error:
             raise _wrong(ca, f"a PEM file of certificates ({error})") from error
-    if (cert is None) != (key is None):
-        given, missing = (cert, "CLIENT_KEY") if cert is not None else (key, "CLIENT_CERTIFICATE")
-        whence = given.whence if given is not None else ""
-        raise UsageError(f"{whence} is set, but {_PREFIX}{missing} is not; expected both or neither; nothing was sent")
     if cert is not None and key is not None:
         try:
             context.load_cert_chain(cert.value, key.value, password="")
         except (ssl.SSLError, OSError) as error:
             raise _wrong(key, f"the unencrypted PEM key of the certificate in {cert.value!r} ({error})") from error
-    paths = [None if setting is None else Path(setting.value) for setting in (ca, cert, key)]
-    return paths[0], paths[1], paths[2]
-
-
-def _file(setting: _Setting | None) -> _Setting | None:
-    if setting is not None and not (Path(setting.value).is_file() and os.access(setting.value, os.R_OK)):
-        raise _wrong(setting, "the path of a readable PEM file")
-    return setting
+    return TlsFiles(*(None if setting is None else Path(setting.value) for setting in (ca, cert, key)))

@@ -73,11 +73,15 @@ def resource_of(trace: TraceInput, key: bytes, process: int | None, environment:
     attributes: dict[str, Any] = {"service.name": "qemu", "service.instance.id": key.hex(), "log.file.name": trace.name}
     if process is not None:
         attributes["process.pid"] = process
-    domain = _LIBVIRT.search(trace.paths[0])
-    if domain is not None:
-        attributes["qemu.domain.name"] = domain["domain"]
+    attributes.update(libvirt_attributes(trace.paths[0]))
     attributes.update(environment)
     return Resource(tuple(attributes.items()), SCHEMA_URL)
+
+
+def libvirt_attributes(path: str) -> Attributes:
+    """What the name of a log says in libvirt's folder: the domain. Nothing elsewhere."""
+    found = _LIBVIRT.search(path)
+    return (("qemu.domain.name", found["domain"]),) if found is not None else ()
 
 
 def key_of(trace: TraceInput, process: int) -> bytes:

@@ -57,7 +57,9 @@ def set_up(options: ConvertOptions, env: MappingType[str, str], progress: Progre
     """
     notes: list[str] = []
     told = told_of(options, notes)
-    return Setup(options, told, load_with_shipped(options.mappings, told.catalogue), _environment(env), notes, progress)
+    return Setup(
+        options, told, load_with_shipped(options.mappings, told.catalogue), environment_attributes(env), notes, progress
+    )
 
 
 def told_of(options: ConvertOptions, notes: list[str]) -> Told:
@@ -123,8 +125,12 @@ def each_once(options: ConvertOptions) -> ConvertOptions:
     return options._replace(files=files, sources=sources, destinations=destinations)
 
 
-def _environment(env: MappingType[str, str]) -> Attributes:
-    """The attributes of OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME."""
+def environment_attributes(env: MappingType[str, str]) -> Attributes:
+    """The attributes of OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME.
+
+    Raises:
+        UsageError: The former is no list of `name=value`.
+    """
     found: dict[str, str] = {}
     for part in filter(None, env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")):
         key, equals, value = part.partition("=")
