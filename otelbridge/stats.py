@@ -117,7 +117,8 @@ STATS = (
         "Requests were pushed out of a full outbox before they were delivered.", attributes=_WHICH_WAY,
     ),
     Stat(
-        "otelbridge.export.requests_retried", "{request}", "notice", "Requests were sent once more after an attempt that failed.",
+        "otelbridge.export.requests_retried", "{request}", "notice",
+        "Requests were sent once more after an attempt that failed.",
         attributes=_WHICH_WAY,
     ),
     Stat(
