@@ -129,10 +129,14 @@ def completed(data: MetricsData, meters: Meters) -> MetricsData:
     """What the SDK collected, and the rows that its instruments cannot tell."""
     now_ns = time.time_ns()
     rows = [_metric(stat, meters.read(stat.name), meters.since_ns, now_ns) for stat in STATS if not _is_observed(stat)]
+    told = [row for row in rows if row.data.data_points]
     (of_resource,) = data.resource_metrics
-    (of_scope,) = of_resource.scope_metrics
-    of_scope = replace(of_scope, metrics=[*of_scope.metrics, *(row for row in rows if row.data.data_points)])
-    return replace(data, resource_metrics=[replace(of_resource, scope_metrics=[of_scope])])
+    # The SDK can be told to count its own doings too, in a scope of its own.
+    scopes = [
+        replace(of_scope, metrics=[*of_scope.metrics, *told]) if of_scope.scope.name == SCOPE else of_scope
+        for of_scope in of_resource.scope_metrics
+    ]
+    return replace(data, resource_metrics=[replace(of_resource, scope_metrics=scopes)])
 
 
 def _metric(stat: Stat, readings: Sequence[Reading], since_ns: int, now_ns: int) -> Metric:
@@ -203,10 +207,12 @@ def _request(data: MetricsData, since_ns: int) -> Request:
     """The request, with totals that began at `since_ns`: they are older than this process and its instruments."""
     message = encode_metrics(data)
     items = 0
-    for metric in message.resource_metrics[0].scope_metrics[0].metrics:
-        kind = metric.WhichOneof("data") or "gauge"
-        for point in getattr(metric, kind).data_points:
-            items += 1
-            if kind != "gauge":
-                point.start_time_unix_nano = min(since_ns, point.time_unix_nano)
+    for of_scope in message.resource_metrics[0].scope_metrics:
+        for metric in of_scope.metrics:
+            kind = metric.WhichOneof("data") or "gauge"
+            points = getattr(metric, kind).data_points
+            items += len(points)
+            if of_scope.scope.name == SCOPE and kind != "gauge":
+                for point in points:
+                    point.start_time_unix_nano = min(since_ns, point.time_unix_nano)
     return Request("metrics", message.SerializeToString(deterministic=True), items)

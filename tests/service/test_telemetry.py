@@ -176,6 +176,21 @@ def test_totals_of_a_restarted_service_are_those_of_the_same_series() -> None:
         assert resources[0].resource == resources[1].resource
 
 
+def test_what_the_sdk_counts_of_itself_keeps_its_own_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
+    counters = filled()
+    with Receiver() as receiver:
+        telemetry = start(counters, receiver.http_url, interval_s=0.05)
+        wait_for(lambda: any(not metric.name.startswith("otelbridge.") for metric, _ in receiver.points()))
+        stop(telemetry)
+        begins = {
+            (m.name.startswith("otelbridge."), p.start_time_unix_nano > counters.since_ns)
+            for m, p in receiver.points()
+            if m.WhichOneof("data") != "gauge"
+        }
+        assert begins == {(True, False), (False, True)}
+
+
 def test_a_clock_that_was_set_back_makes_no_begin_after_the_end() -> None:
     with Receiver() as receiver:
         stop(start(filled(since_ns=time.time_ns() + HOUR_NS), receiver.http_url))
