@@ -1,13 +1,17 @@
-"""What otelbridge says of itself: every counter of losses and notable things, in one table.
+"""What otelbridge says of itself: every counter of its doings, losses and notable things, in one table.
 
-The losses of a conversion are worded from it, and the README's list is generated from it.
+The losses of a conversion are worded from it, the service's own telemetry has a metric for each row, and the README's list is
+generated from it.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Severity = Literal["data-loss", "notice"]
+from otelbridge.records import Attributes
+
+Severity = Literal["data-loss", "notice", "info"]
+Kind = Literal["sum", "gauge", "histogram"]
 
 
 class Stat(NamedTuple):
@@ -16,9 +20,11 @@ class Stat(NamedTuple):
     Attributes:
         name: `otelbridge.<room>.<noun>_<what befell it>`.
         unit: In UCUM.
-        severity: `data-loss` where something is missing from the result because of it.
+        severity: `data-loss` where something is missing from the result because of it, `info` for what is as it should be.
         text: One sentence, as the list in the README has it.
         bucket: The bucket of the accounting that it counts, empty for one that is no bucket.
+        kind: A `sum` only grows, a `gauge` is the number of the moment, a `histogram` tells how values are spread.
+        attributes: What tells its series apart.
     """
 
     name: str
@@ -26,9 +32,34 @@ class Stat(NamedTuple):
     severity: Severity
     text: str
     bucket: str = ""
+    kind: Kind = "sum"
+    attributes: tuple[str, ...] = ()
 
+
+class Distribution(NamedTuple):
+    """The state of a histogram: `buckets[i]` values lie in (bounds[i - 1], bounds[i]], the last bucket has no upper bound."""
+
+    bounds: tuple[float, ...]
+    buckets: tuple[int, ...]
+    sum: float
+    min: float
+    max: float
+
+
+class Reading(NamedTuple):
+    """One series of a counter as it stands now."""
+
+    attributes: Attributes
+    value: int | float | Distribution
+
+
+_WHERE_TO = ("destination",)
+_WHICH_WAY = ("destination", "signal")
 
 STATS = (
+    Stat("otelbridge.reader.data_read", "By", "info", "Bytes were read from inputs."),
+    Stat("otelbridge.reader.lines_read", "{line}", "info", "Lines of text were read, whatever they are."),
+    Stat("otelbridge.reader.records_read", "{record}", "info", "Records of binary traces were read."),
     Stat(
         "otelbridge.reader.lines_malformed", "{line}", "data-loss",
         "Lines are trace events whose arguments no known declaration fits: they were counted, not used.", "malformed",
@@ -45,15 +76,99 @@ STATS = (
         "otelbridge.reader.lines_not_trace", "{line}", "notice",
         "Lines are of other programs, or QEMU's own messages.", "not_trace",
     ),
+    Stat(
+        "otelbridge.reader.data_unread", "By", "info", "Bytes lie in an input that have not been read yet.",
+        kind="gauge", attributes=("input",),
+    ),
+    Stat(
+        "otelbridge.reader.delay", "s", "info", "So long ago an input got what was not read yet; 0 where everything was.",
+        kind="gauge", attributes=("input",),
+    ),
+    Stat("otelbridge.reader.files_followed", "{file}", "info", "Files are followed now.", kind="gauge"),
+    Stat(
+        "otelbridge.reader.file_parts_lost", "{part}", "data-loss",
+        "Parts of files were cut off, overwritten or removed before they were read.",
+    ),
     Stat("otelbridge.engine.events_unmapped", "{event}", "notice", "Events that no rule names were only counted.", "unmapped"),
     Stat("otelbridge.engine.ends_unmatched", "{event}", "notice", "Ends came without a begin.", "orphan_end"),
+    Stat("otelbridge.engine.spans_finished", "{span}", "info", "Spans were made whose begin and end were seen."),
     Stat("otelbridge.engine.spans_incomplete", "{span}", "notice", "Spans have begun whose end was never seen."),
     Stat("otelbridge.engine.spans_not_kept", "{span}", "notice", "Spans were only counted; the slowest are kept."),
-    Stat("otelbridge.export.spans_rejected", "{span}", "data-loss", "Spans were refused by the destination."),
-    Stat("otelbridge.export.points_rejected", "{point}", "data-loss", "Metric points were refused by the destination."),
+    Stat("otelbridge.engine.spans_open", "{span}", "info", "Spans have begun and wait for their end now.", kind="gauge"),
+    Stat("otelbridge.engine.points_made", "{point}", "info", "Metric points were made."),
+    Stat(
+        "otelbridge.engine.tables_overflowed", "{overflow}", "notice",
+        "Tables were full: their oldest entry made room, or what was new went without one.", attributes=("table",),
+    ),
+    Stat(
+        "otelbridge.engine.streams_ended", "{stream}", "info",
+        "Streams have ended: their file is gone, their QEMU too, or nothing was written for `idle_timeout`.",
+    ),
+    Stat(
+        "otelbridge.outbox.bytes", "By", "info", "Bytes of requests wait in the outbox now.",
+        kind="gauge", attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.requests", "{request}", "info", "Requests wait in the outbox now.",
+        kind="gauge", attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.requests_dropped", "{request}", "data-loss",
+        "Requests were pushed out of a full outbox before they were delivered.", attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.export.requests_retried", "{request}", "notice",
+        "Requests were sent once more after an attempt that failed.",
+        attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.export.requests_rejected", "{request}", "data-loss", "Requests were refused by the destination as a whole.",
+        attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.export.spans_delivered", "{span}", "info", "Spans were accepted by the destination.",
+        attributes=_WHERE_TO,
+    ),
+    Stat(
+        "otelbridge.export.spans_rejected", "{span}", "data-loss", "Spans were refused by the destination.",
+        attributes=_WHERE_TO,
+    ),
+    Stat(
+        "otelbridge.export.points_delivered", "{point}", "info", "Metric points were accepted by the destination.",
+        attributes=_WHERE_TO,
+    ),
+    Stat(
+        "otelbridge.export.points_rejected", "{point}", "data-loss", "Metric points were refused by the destination.",
+        attributes=_WHERE_TO,
+    ),
+    Stat(
+        "otelbridge.export.latency", "s", "info", "Attempts took so long from the first byte sent to the answer.",
+        kind="histogram", attributes=_WHICH_WAY,
+    ),
+    Stat("otelbridge.service.restarts", "{restart}", "info", "The service was started again on the outbox that it had."),
+    Stat("otelbridge.service.reloads_done", "{reload}", "info", "Changed configurations or mappings came into force."),
+    Stat(
+        "otelbridge.service.reloads_refused", "{reload}", "notice",
+        "Changed configurations or mappings have problems, so the old ones stayed in force.",
+    ),
+    Stat("otelbridge.service.uptime", "s", "info", "The service has run for so long since its start.", kind="gauge"),
+    Stat("otelbridge.telemetry.exports_failed", "{export}", "notice", "Exports of these metrics were not accepted."),
+    Stat(
+        "otelbridge.telemetry.values_left_out", "{value}", "notice",
+        "Values of gauges were left out, because their metric has as many series as it may have.",
+    ),
 )  # fmt: skip
 
 
 def loss_of(bucket: str) -> Stat | None:
     """The loss that a bucket of the accounting counts, None where it counts none."""
     return next((stat for stat in STATS if stat.bucket == bucket and stat.severity == "data-loss"), None)
+
+
+def table() -> str:
+    """The rows as a Markdown table, a line for each, as the README shows it."""
+    lines = ["| counter | unit | kind | severity | attributes | |", "|---|---|---|---|---|---|"]
+    for stat in STATS:
+        attributes = ", ".join(f"`{name}`" for name in stat.attributes)
+        lines.append(f"| `{stat.name}` | `{stat.unit}` | {stat.kind} | {stat.severity} | {attributes} | {stat.text} |")
+    return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ import pytest
 
 from otelbridge import errors
 from otelbridge.cli import cli
-from otelbridge.stats import STATS
+from otelbridge.stats import STATS, Stat, table
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -87,12 +87,19 @@ def test_the_mapping_that_is_shown_has_no_problems(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+def test_the_list_of_our_own_counters_is_that_of_the_table() -> None:
+    """`OTELBRIDGE_REGENERATE=1 pytest tests/test_readme.py` writes it anew."""
+    before, found, after = re.split(r"((?:^\| .*counter .*\n)(?:^\|.*\n)+)", README, maxsplit=1, flags=re.MULTILINE)
+    if os.environ.get("OTELBRIDGE_REGENERATE") == "1":
+        (ROOT / "README.md").write_text(before + table() + after, "utf-8")
+        return
+    assert found == table(), "OTELBRIDGE_REGENERATE=1 pytest tests/test_readme.py writes the list anew"
+
+
 @pytest.mark.parametrize("stat", STATS, ids=lambda stat: stat.name)
-def test_every_counter_of_our_own_is_listed(stat: tuple[str, ...]) -> None:
-    """The list is that of the table, a sentence for each."""
-    name, unit, severity, text, _ = stat
-    assert f"| `{name}` | `{unit}` | {severity} | {text} |" in README
-    assert text.endswith(".")
+def test_every_counter_of_our_own_is_one_sentence_and_named_as_the_others(stat: Stat) -> None:
+    assert re.fullmatch(r"otelbridge\.(reader|engine|outbox|export|service|telemetry)\.[a-z]+(_[a-z]+)*", stat.name)
+    assert re.fullmatch(r"[A-Z][^|]+\.", stat.text)
 
 
 def test_every_exit_code_is_explained() -> None:
