@@ -611,8 +611,8 @@ _DAMAGE = {
 
 def _kind(error: Exception) -> type[SpoolError]:
     code = _code(error)
-    # no such table: states
-    is_schema = code == sqlite3.SQLITE_ERROR and str(error).startswith(("no such", "malformed"))
+    # no such table: states; unsupported file format. The statements are right, so it is the file.
+    is_schema = code == sqlite3.SQLITE_ERROR and not str(error).startswith("cannot ")
     if is_schema or code in _DAMAGE or not isinstance(error, sqlite3.Error):
         return SpoolUnreadableError
     return SpoolInUseError if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else SpoolError

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
+from otelbridge.errors import SpoolInUseError
 from otelbridge.otlp.outbox import Change, Entry, Outbox, Row, StateRow, connect, kept_of
 
 _MAX_ID = (1 << 63) - 1
@@ -38,12 +39,17 @@ def salvage(path: Path, into: Outbox) -> Salvaged:
     SQLite may fail at any page; the rows around it are looked up by themselves.
 
     Raises:
+        SpoolInUseError: Another process has the damaged one.
         SpoolError: `into` cannot be written; what was written so far is in it.
     """
     states: dict[str, bytes | None] = {}
     requests: dict[int, Entry] = {}
     number = held_bytes = 0
-    with closing(connect(path)) as db:
+    try:
+        damaged = connect(path)
+    except sqlite3.Error:
+        return Salvaged(0, 0)
+    with closing(damaged) as db:
         states |= {row.name: row.body for row in _rows(db, _STATES, StateRow)}
         into.apply(Change(states, {}, ()))
         for row in _rows(db, _REQUESTS, Row):
@@ -83,7 +89,9 @@ def _read(
     """The row of the query: False where SQLite cannot read it, None where there is none between the two numbers."""
     try:
         found = db.execute(query, between).fetchone()
-    except (sqlite3.Error, MemoryError, OverflowError):
+    except (sqlite3.Error, MemoryError, OverflowError) as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise SpoolInUseError("The damaged spool is in use by another process. Nothing was taken over.") from error
         return False
     if found is None:
         return None
