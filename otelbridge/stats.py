@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Severity = Literal["data-loss", "notice"]
+Severity = Literal["data-loss", "notice", "info"]
 
 
 class Stat(NamedTuple):
@@ -16,7 +16,7 @@ class Stat(NamedTuple):
     Attributes:
         name: `otelbridge.<room>.<noun>_<what befell it>`.
         unit: In UCUM.
-        severity: `data-loss` where something is missing from the result because of it.
+        severity: `data-loss` where something is missing from the result because of it, `info` where all is well with it.
         text: One sentence, as the list in the README has it.
         bucket: The bucket of the accounting that it counts, empty for one that is no bucket.
     """
@@ -51,6 +51,47 @@ STATS = (
     Stat("otelbridge.engine.spans_not_kept", "{span}", "notice", "Spans were only counted; the slowest are kept."),
     Stat("otelbridge.export.spans_rejected", "{span}", "data-loss", "Spans were refused by the destination."),
     Stat("otelbridge.export.points_rejected", "{point}", "data-loss", "Metric points were refused by the destination."),
+    Stat("otelbridge.export.requests_sent", "{request}", "info", "Requests were sent, whatever came of it."),
+    Stat(
+        "otelbridge.export.requests_retried", "{request}", "notice",
+        "Attempts failed in a way that may pass: the same bytes are sent again.",
+    ),
+    Stat(
+        "otelbridge.export.requests_split", "{request}", "notice",
+        "Requests were too large for the destination and went on in halves.",
+    ),
+    Stat("otelbridge.export.spans_delivered", "{span}", "info", "Spans were accepted by the destination."),
+    Stat("otelbridge.export.points_delivered", "{point}", "info", "Metric points were accepted by the destination."),
+    Stat("otelbridge.export.latency", "s", "info", "The last accepted request took this long."),
+    Stat("otelbridge.outbox.pending_bytes", "By", "info", "Requests of this size wait in the outbox."),
+    Stat("otelbridge.outbox.rejected_bytes", "By", "info", "Refused requests of this size are kept in the outbox."),
+    Stat(
+        "otelbridge.outbox.memory_bytes", "By", "notice",
+        "Requests and states of this size are in memory only, since the disk does not take them.",
+    ),
+    Stat(
+        "otelbridge.outbox.requests_dropped", "{request}", "data-loss",
+        "Requests were dropped from a full outbox to keep newer data that would be lost otherwise.",
+    ),
+    Stat(
+        "otelbridge.outbox.spans_dropped", "{span}", "data-loss",
+        "Spans were in requests that were dropped from a full outbox.",
+    ),
+    Stat(
+        "otelbridge.outbox.points_dropped", "{point}", "data-loss",
+        "Metric points were in requests that were dropped from a full outbox.",
+    ),
+    Stat(
+        "otelbridge.outbox.requests_lost", "{request}", "data-loss",
+        "Requests were lost with a damaged outbox, or in memory when the service ended.",
+    ),
+    Stat("otelbridge.outbox.spans_lost", "{span}", "data-loss", "Spans were in requests that were lost."),
+    Stat("otelbridge.outbox.points_lost", "{point}", "data-loss", "Metric points were in requests that were lost."),
+    Stat("otelbridge.outbox.rejected_dropped", "{request}", "notice", "Refused requests were dropped to keep later ones."),
+    Stat(
+        "otelbridge.outbox.databases_set_aside", "{database}", "notice",
+        "Damaged databases were set aside; what held was taken over.",
+    ),
 )  # fmt: skip
 
 
