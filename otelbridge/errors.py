@@ -114,3 +114,11 @@ class SpoolError(OtelbridgeError):
     """The spool directory cannot be used."""
 
     exit_code = 6
+
+
+class SpoolInUseError(SpoolError):
+    """Another process has the spool open."""
+
+
+class SpoolUnreadableError(SpoolError):
+    """The spool's database is damaged, or of another program or a newer version."""

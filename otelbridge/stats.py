@@ -53,8 +53,8 @@ class Reading(NamedTuple):
     value: int | float | Distribution
 
 
-_WHERE_TO = ("destination",)
 _WHICH_WAY = ("destination", "signal")
+_WHY = (*_WHICH_WAY, "reason")
 
 STATS = (
     Stat("otelbridge.reader.data_read", "By", "info", "Bytes were read from inputs."),
@@ -105,41 +105,79 @@ STATS = (
         "Streams have ended: their file is gone, their QEMU too, or nothing was written for `idle_timeout`.",
     ),
     Stat(
-        "otelbridge.outbox.bytes", "By", "info", "Bytes of requests wait in the outbox now.",
+        "otelbridge.outbox.pending_bytes", "By", "info", "Requests of this size wait in the outbox.",
         kind="gauge", attributes=_WHICH_WAY,
     ),
     Stat(
-        "otelbridge.outbox.requests", "{request}", "info", "Requests wait in the outbox now.",
+        "otelbridge.outbox.pending_requests", "{request}", "info", "Requests wait in the outbox.",
         kind="gauge", attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.rejected_bytes", "By", "info", "Refused requests of this size are kept in the outbox.",
+        kind="gauge", attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.memory_bytes", "By", "notice",
+        "Requests and states of this size are in memory only, since the disk does not take them.", kind="gauge",
     ),
     Stat(
         "otelbridge.outbox.requests_dropped", "{request}", "data-loss",
-        "Requests were pushed out of a full outbox before they were delivered.", attributes=_WHICH_WAY,
+        "Requests were dropped from a full outbox to keep newer data that would be lost otherwise.", attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.spans_dropped", "{span}", "data-loss",
+        "Spans were in requests that were dropped from a full outbox.", attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.points_dropped", "{point}", "data-loss",
+        "Metric points were in requests that were dropped from a full outbox.", attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.requests_lost", "{request}", "data-loss",
+        "Requests were lost with a damaged outbox, or in memory when the service ended.", attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.spans_lost", "{span}", "data-loss", "Spans were in requests that were lost.", attributes=_WHICH_WAY
+    ),
+    Stat(
+        "otelbridge.outbox.points_lost", "{point}", "data-loss", "Metric points were in requests that were lost.",
+        attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.rejected_dropped", "{request}", "notice", "Refused requests were dropped to keep later ones.",
+        attributes=_WHICH_WAY,
+    ),
+    Stat(
+        "otelbridge.outbox.databases_set_aside", "{database}", "notice",
+        "Damaged databases were set aside; what held was taken over.",
+    ),
+    Stat(
+        "otelbridge.export.requests_sent", "{request}", "info", "Requests were sent, whatever came of it.",
+        attributes=_WHICH_WAY,
     ),
     Stat(
         "otelbridge.export.requests_retried", "{request}", "notice",
-        "Requests were sent once more after an attempt that failed.",
-        attributes=_WHICH_WAY,
+        "Attempts failed in a way that may pass: the same bytes are sent again.", attributes=_WHICH_WAY,
     ),
     Stat(
-        "otelbridge.export.requests_rejected", "{request}", "data-loss", "Requests were refused by the destination as a whole.",
-        attributes=_WHICH_WAY,
+        "otelbridge.export.requests_split", "{request}", "notice",
+        "Requests were too large for the destination and went on in halves.", attributes=_WHICH_WAY,
     ),
     Stat(
         "otelbridge.export.spans_delivered", "{span}", "info", "Spans were accepted by the destination.",
-        attributes=_WHERE_TO,
+        attributes=_WHICH_WAY,
     ),
     Stat(
         "otelbridge.export.spans_rejected", "{span}", "data-loss", "Spans were refused by the destination.",
-        attributes=_WHERE_TO,
+        attributes=_WHY,
     ),
     Stat(
         "otelbridge.export.points_delivered", "{point}", "info", "Metric points were accepted by the destination.",
-        attributes=_WHERE_TO,
+        attributes=_WHICH_WAY,
     ),
     Stat(
         "otelbridge.export.points_rejected", "{point}", "data-loss", "Metric points were refused by the destination.",
-        attributes=_WHERE_TO,
+        attributes=_WHY,
     ),
     Stat(
         "otelbridge.export.latency", "s", "info", "Attempts took so long from the first byte sent to the answer.",

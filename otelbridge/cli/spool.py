@@ -17,7 +17,7 @@ _NOT_DELIVERED = 5
 
 @click.group("spool")
 def spool_group() -> None:
-    """Look at and send what could not be delivered (`convert --spool DIR`)."""
+    """Look at and send what is not delivered yet: of `convert --spool DIR`, or of the outbox of a stopped service."""
 
 
 def _spool_argument(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,11 +41,14 @@ def verify(folder: Path) -> None:
 
 @spool_group.command()
 @_spool_argument
-def show(folder: Path) -> None:
+@click.option(
+    "--rejected", is_flag=True, help="What was refused instead: with the destination and its words, a JSON object a line."
+)
+def show(folder: Path, rejected: bool) -> None:
     """Print what waits in the spool as OTLP/JSON lines."""
-    from otelbridge.otlp.replay import show_spool  # noqa: PLC0415
+    from otelbridge.otlp.replay import show_rejected, show_spool  # noqa: PLC0415
 
-    for line in show_spool(folder):
+    for line in show_rejected(folder) if rejected else show_spool(folder):
         click.echo(line)
 
 
@@ -80,11 +83,17 @@ def replay(folder: Path, to: str | None, give_up_s: float) -> None:
 
 @spool_group.command()
 @_spool_argument
-@click.confirmation_option(prompt="Everything in this spool will be gone. Go on?")
-def drop(folder: Path) -> None:
-    """Throw away everything that is in the spool."""
+@click.option("--rejected", is_flag=True, help="Only what was refused.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def drop(folder: Path, rejected: bool, yes: bool) -> None:
+    """Throw away the requests that are in the spool. A service's positions in its inputs stay."""
     from otelbridge.otlp.outbox import Outbox  # noqa: PLC0415
 
     with Outbox.existing(folder) as outbox:
-        dropped = outbox.drop()
+        counts = outbox.counts()
+        waiting = 0 if rejected else counts.pending
+        if not yes:
+            what = f"{waiting} requests that wait and {counts.rejected} that were refused"
+            click.confirm(f"{what} will be gone from {folder}. Go on?", abort=True, err=True)
+        dropped = outbox.drop(only_rejected=rejected)
     click.echo(f"Dropped {dropped} requests.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from otelbridge.errors import SpoolError
+from otelbridge.errors import SpoolError, UsageError
 from otelbridge.otlp.delivery import sender_for
 from otelbridge.otlp.json_lines import request_line
 from otelbridge.otlp.outbox import Kept, Outbox
-from otelbridge.otlp.requests import split
+from otelbridge.otlp.requests import joined, split
 from otelbridge.otlp.retry import Accepted, Backoff, Rejected, Retry, TooLarge, Verdict
 from otelbridge.otlp.settings import DEFAULT_TIMEOUT_S, SIGNALS, Endpoint, endpoint_named, endpoints
 from otelbridge.records import Outcome, Request, Signal
@@ -24,6 +26,8 @@ from otelbridge.records import Outcome, Request, Signal
 Send = Callable[[Request], Verdict]
 _Route = tuple[str, Signal]
 
+# Addresses have a colon: http://collector:4318/v1/traces, grpc://collector:4317, unix:/run/otel.sock
+_BARE_NAME = re.compile(r"[^:]*")
 _REASONS = 20
 _log = logging.getLogger(__name__)
 
@@ -118,10 +122,32 @@ def show_spool(folder: Path) -> Iterator[str]:
             raise SpoolError("\n".join([f"{folder}: {len(damaged)} of the pending requests cannot be shown:", *damaged]))
 
 
+def show_rejected(folder: Path) -> Iterator[str]:
+    """The refused requests of the spool in `folder`, each as a JSON object in a line.
+
+    `{"id": 5, "destination": …, "signal": "traces", "items": 3, "reason": the server's words, "request": OTLP/JSON}`
+
+    Raises:
+        SpoolError: As `show_spool`.
+    """
+    with Outbox.existing(folder) as outbox:
+        for kept, reason in outbox.rejected():
+            head = {"id": kept.id, "destination": kept.destination, "signal": kept.request.signal, "items": kept.request.items}
+            fields = json.dumps({**head, "reason": reason}, ensure_ascii=False)
+            yield f'{fields[:-1]}, "request": {request_line(kept.request)}}}'
+        if damaged := outbox.damage():
+            raise SpoolError("\n".join([f"{folder}: {len(damaged)} of the refused requests cannot be shown:", *damaged]))
+
+
 def _endpoint(destination: str, signal: Signal, configured: Endpoint, env: Mapping[str, str]) -> Endpoint:
     """The endpoint of that name: the configured one, which may hold a password, or else one made from the name."""
     if configured.name == destination:
         return configured
+    if _BARE_NAME.fullmatch(destination):
+        raise UsageError(
+            f"requests wait for {destination!r}, a destination of a service's configuration; its address is not known here. "
+            "Say where to send them with --to; nothing was sent"
+        )
     # grpc://host:4317, grpcs://host:4317, unix:/run/otel.sock; for HTTP http://host:4318/v1/traces, https://…
     protocol = "http/protobuf" if destination.startswith(("http://", "https://")) else "grpc"
     own = {f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL": protocol}
@@ -205,7 +231,7 @@ def _replay_one(outbox: Outbox, kept: Kept, destination: _Destination, account: 
 
 def _settle(outbox: Outbox, kept: Kept, piece: Request, pieces: list[Request], verdict: Accepted | TooLarge | Rejected) -> None:
     """Take a settled piece out of the outbox; `pieces` is what is left of its request, the first last."""
-    rest = _joined(pieces)
+    rest = joined(pieces)
     if isinstance(verdict, Accepted):
         if rest is None:
             outbox.remove(kept.id)
@@ -215,18 +241,6 @@ def _settle(outbox: Outbox, kept: Kept, piece: Request, pieces: list[Request], v
         outbox.move_to_rejected(kept.id, verdict.reason)
     else:
         outbox.keep_rest(kept.id, rest, (piece, verdict.reason))
-
-
-def _joined(pieces: list[Request]) -> Request | None:
-    """One request of the pieces; the last of the list comes first.
-
-    Protobuf merges repeated fields of messages that stand one behind the other, so joining the bytes joins the requests.
-
-    Source: protobuf.dev, Encoding, Last One Wins.
-    """
-    if not pieces:
-        return None
-    return Request(pieces[0].signal, b"".join(p.body for p in reversed(pieces)), sum(p.items for p in pieces))
 
 
 def _count(account: _Account, name: str, piece: Request, verdict: Accepted | TooLarge | Rejected) -> None:

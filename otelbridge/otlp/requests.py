@@ -203,6 +203,18 @@ def split(request: Request) -> tuple[Request, Request] | None:
     return _part(request, range(middle)), _part(request, range(middle, request.items))
 
 
+def joined(pieces: Sequence[Request]) -> Request | None:
+    """One request of the pieces, the last of them first; None of none.
+
+    Protobuf merges repeated fields of messages that stand one behind the other, so joining the bytes joins the requests.
+
+    Source: protobuf.dev, Encoding, Last One Wins.
+    """
+    if not pieces:
+        return None
+    return Request(pieces[0].signal, b"".join(p.body for p in reversed(pieces)), sum(p.items for p in pieces))
+
+
 def _part(request: Request, wanted: range) -> Request:
     """The items of a request whose numbers, counted over all of it, are wanted."""
     message = parse(request)

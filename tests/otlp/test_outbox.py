@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from otelbridge.errors import SpoolError
-from otelbridge.otlp.outbox import APPLICATION_ID, DATABASE, Outbox
+from otelbridge.otlp.outbox import APPLICATION_ID, DATABASE, Change, Entry, Outbox
 from otelbridge.records import Request
 
 COLLECTOR = "http://collector:4318/v1/traces"
@@ -274,7 +275,7 @@ def test_a_second_process_is_told_that_the_spool_is_in_use(outbox: Outbox) -> No
     )
     command = [sys.executable, "-c", program, str(outbox.folder)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    assert "SpoolError: " in ran.stderr
+    assert "SpoolInUseError: " in ran.stderr
     assert "in use by another process" in ran.stderr
 
 
@@ -315,7 +316,7 @@ def test_a_spool_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     with Outbox(tmp_path) as outbox:
         outbox.put(COLLECTOR, trace(b"one"))
     change(tmp_path, "PRAGMA user_version = 7")
-    with pytest.raises(SpoolError, match=r"newer otelbridge made this spool \(version 7, this one knows up to 1\)"):
+    with pytest.raises(SpoolError, match=r"newer otelbridge made this spool \(version 7, this one knows up to 2\)"):
         Outbox.existing(tmp_path)
 
 
@@ -387,3 +388,83 @@ def test_a_closed_outbox_says_so(tmp_path: Path) -> None:
     outbox.close()
     with pytest.raises(SpoolError, match="closed"):
         outbox.put(COLLECTOR, trace(b"one"))
+
+
+# --- states ---------------------------------------------------------------------------------------------
+
+
+def test_states_and_requests_of_one_commit_are_there_together(tmp_path: Path) -> None:
+    with Outbox(tmp_path) as outbox:
+        assert outbox.commit(
+            {"file:a": b"1", "file:b": b"2"}, [(COLLECTOR, trace(b"x")), ("m", Request("metrics", b"y", 2))]
+        ) == [1, 2]
+        assert outbox.commit({"file:a": b"3", "file:b": None, "file:\udcff": b""}, [(COLLECTOR, trace(b"z"))]) == [3]
+    with Outbox.existing(tmp_path) as outbox:
+        assert outbox.states() == {"file:a": b"3", "file:\udcff": b""}
+        assert [k.request.body for k in outbox.pending()] == [b"x", b"y", b"z"]
+        assert outbox.verify() == []
+
+
+def test_a_commit_over_the_limit_keeps_neither_states_nor_requests(tmp_path: Path) -> None:
+    with Outbox(tmp_path, limit_bytes=10) as outbox:
+        outbox.commit({"a": b"old"}, [(COLLECTOR, trace(b"123456"))])
+        with pytest.raises(SpoolError, match="the spool is full: 6 bytes are pending"):
+            outbox.commit({"a": b"new"}, [(COLLECTOR, trace(b"12345"))])
+        assert outbox.states() == {"a": b"old"}
+        assert outbox.counts().pending == 1
+
+
+def test_a_change_replaces_and_removes_and_the_limit_knows(tmp_path: Path) -> None:
+    with Outbox(tmp_path, limit_bytes=10) as outbox:
+        outbox.commit({}, [(COLLECTOR, trace(b"123456")), (COLLECTOR, trace(b"1234"))])
+        outbox.apply(Change({}, {1: Entry(COLLECTOR, trace(b"12"), "400")}, [2, 77]))
+        assert outbox.get(1) == Entry(COLLECTOR, trace(b"12"), "400")
+        assert outbox.get(2) is None
+        assert outbox.commit({}, [(COLLECTOR, trace(b"12345678"))]) == [3]
+
+
+def test_a_damaged_state_is_named_and_left_out(tmp_path: Path) -> None:
+    with Outbox(tmp_path) as outbox:
+        outbox.commit({"file:a": b"one", "file:b": b"two"}, [])
+    change(tmp_path, "UPDATE states SET body = CAST('eno' AS BLOB) WHERE key = 'file:a'")
+    with Outbox.existing(tmp_path) as outbox:
+        assert outbox.states() == {"file:b": b"two"}
+        assert outbox.damage() == ("the state 'file:a' is damaged: it is not what was put. It is kept, but never used.",)
+        assert len(outbox.verify()) == 1
+
+
+def test_a_spool_of_version_1_gets_room_for_states(tmp_path: Path) -> None:
+    with Outbox(tmp_path) as outbox:
+        outbox.put(COLLECTOR, trace(b"old"))
+    change(tmp_path, "DROP TABLE states")
+    change(tmp_path, "PRAGMA user_version = 1")
+    with Outbox.existing(tmp_path) as outbox:
+        outbox.commit({"a": b"new"}, [])
+        assert [k.request.body for k in outbox.pending()] == [b"old"]
+        assert outbox.states() == {"a": b"new"}
+
+
+def test_dropping_leaves_the_states_and_on_demand_what_waits(tmp_path: Path) -> None:
+    with Outbox(tmp_path, limit_bytes=10) as outbox:
+        outbox.commit({"a": b"1"}, [(COLLECTOR, trace(b"12345"))])
+        outbox.reject(COLLECTOR, trace(b"12345"), "400")
+        assert outbox.drop(only_rejected=True) == 1
+        assert (outbox.counts().pending, outbox.counts().rejected) == (1, 0)
+        outbox.put(COLLECTOR, trace(b"54321"))
+        assert outbox.drop() == 2
+        assert outbox.states() == {"a": b"1"}
+
+
+def test_a_commit_of_many_states_is_fast(tmp_path: Path) -> None:
+    """500 states of 2 KB and 1 MiB of requests: some milliseconds, whatever is there already."""
+    requests = [(COLLECTOR, trace(bytes(1 << 17))) for _ in range(8)]
+    states = {f"stream:{number}": bytes(2000) for number in range(500)}
+    with Outbox(tmp_path) as outbox:
+        for _ in range(20):
+            outbox.commit(states, requests)
+        times = []
+        for _ in range(5):
+            begin = time.monotonic()
+            outbox.commit(states, requests)
+            times.append(time.monotonic() - begin)
+    assert min(times) < 0.2
