@@ -1,0 +1,202 @@
+"""What log rotation does to names and contents: pure decisions, no file is touched here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any, NamedTuple, Self
+
+HEAD_BYTES = 1024
+TAIL_BYTES = 256
+
+# web.log.0  web.log.12.gz  web.log-20261127  web.log-20261127-1795770000.xz  0.log.20261127-101500.gz
+# A dash needs a date behind it: `vm-1` and `trace-4711` are names of their own.
+_ROTATED = re.compile(
+    r"(?P<base>.+?)(?:\.(?P<number>\d{1,3})|[.-](?P<date>\d{4}-?\d\d-?\d\d[\dTZ:._-]*?))(?P<packed>\.gz|\.xz)?"
+)
+
+
+class Fingerprint(NamedTuple):
+    """Some bytes without the bytes: how many they were, and their digest."""
+
+    length: int
+    digest: str
+
+
+def fingerprint(data: bytes) -> Fingerprint:
+    """The fingerprint of these bytes."""
+    return Fingerprint(len(data), blake2b(data, digest_size=12).hexdigest())
+
+
+NOTHING = fingerprint(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a part was read, and what it is known by when it is met again under another name or inode.
+
+    Attributes:
+        real: Where it lay, symbolic links resolved.
+        device: With `inode` the identity that the file system gives it.
+        inode: See `device`.
+        offset: Bytes handed out, of the unpacked content.
+        size: Bytes that were known of it, handed out or not.
+        mtime_ns: Its last change that was known.
+        head: Of the first bytes, at most 1 KiB.
+        tail: Of the last bytes before `offset`, at most 256.
+        begins: What comes next does not go on what was handed out before.
+        lost: A loss that was not told yet, in words.
+        ended: It was seen unlinked and read to its end.
+    """
+
+    real: str
+    device: int
+    inode: int
+    offset: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    head: Fingerprint = NOTHING
+    tail: Fingerprint = NOTHING
+    begins: bool = False
+    lost: str = ""
+    ended: bool = False
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode."""
+        return self.device, self.inode
+
+    def to_json(self) -> dict[str, Any]:
+        """The mark as plain JSON data."""
+        return {name: _plain(getattr(self, name)) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+        """What `to_json` gave.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            mark = cls(**saved)
+            numbers = (mark.device, mark.inode, mark.offset, mark.size, mark.mtime_ns)
+            mark = replace(mark, head=Fingerprint(*mark.head), tail=Fingerprint(*mark.tail))
+        except TypeError as error:
+            raise ValueError(f"not a position: {error}") from error
+        if not all(isinstance(number, int) for number in (*numbers, mark.head.length, mark.tail.length)):
+            raise ValueError("not a position: a number is missing")
+        return mark
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, Fingerprint) else value
+
+
+def guard(mark: Mark) -> tuple[int, Fingerprint]:
+    """The bytes to look at before it is read on from `mark.offset`: where they begin, and what they must be."""
+    if mark.offset <= mark.head.length:
+        return 0, mark.head
+    return mark.offset - mark.tail.length, mark.tail
+
+
+class Found(NamedTuple):
+    """A file that may be a part of a stream, as a look at its folder shows it.
+
+    Attributes:
+        real: Its path, symbolic links resolved.
+        device: With `inode` its identity.
+        inode: See `device`.
+        mtime_ns: Its last change; 0 for the file at the path itself, which may be written to now.
+        chain: Number of the path that it belongs to; a symbolic link that changed its target has two.
+        last: It is the file at the path itself, not a rotated part.
+    """
+
+    real: str
+    device: int
+    inode: int
+    mtime_ns: int
+    chain: int = 0
+    last: bool = False
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode."""
+        return self.device, self.inode
+
+    @property
+    def packed(self) -> bool:
+        """Whether its name says that it is compressed."""
+        return is_packed(self.real)
+
+
+def is_packed(name: str) -> bool:
+    """Whether the name says that the file is compressed."""
+    return name.endswith((".gz", ".xz"))
+
+
+def rotated_from(name: str) -> str:
+    """The name that a rotated part had when it was written: `web.log` for `web.log.1.gz`, empty for other names."""
+    match = _ROTATED.fullmatch(name)
+    return match["base"] if match else ""
+
+
+def in_order(name: str, parts: Iterable[tuple[str, int]]) -> list[str]:
+    """The rotated parts of a file, oldest first.
+
+    Numbers fall and dates rise with time. Where both occur, the times of the last changes decide.
+
+    Args:
+        name: The file's name.
+        parts: Name and time of the last change of each file beside it, whatever it is.
+    """
+    numbered, dated = [], []
+    names = dict(parts)
+    for part, mtime_ns in names.items():
+        match = _ROTATED.fullmatch(part)
+        # Of .1 and .1.gz the packed one is left out: the other is there only while it is being packed.
+        if match is None or match["base"] != name or (match["packed"] and part[:-3] in names):
+            continue
+        if match["number"]:
+            numbered.append((-int(match["number"]), mtime_ns, part))
+        else:
+            dated.append((int(re.sub(r"\D", "", match["date"])), mtime_ns, part))
+    if numbered and dated:
+        return [part for *_, part in sorted([*numbered, *dated], key=lambda entry: entry[1])]
+    return [part for *_, part in sorted(numbered or dated)]
+
+
+def find(mark: Mark, found: Sequence[Found], holds: Callable[[Found], bool]) -> int | None:
+    """Which of these files is the one that was read, or a whole copy of it.
+
+    Args:
+        mark: How far it was read and what it is known by.
+        found: Oldest first.
+        holds: Whether a file holds the bytes that the mark knows.
+
+    Returns:
+        The file of the same inode if its content fits, since an inode is used again. Else one of the same content: the
+        newest, a plain one before a packed one. None where there is none; a mark that knows no byte fits no content.
+    """
+    same = [index for index, file in enumerate(found) if file.identity == mark.identity]
+    for index in same:
+        if holds(found[index]):
+            return index
+    if not mark.head.length:
+        return None
+    others = [index for index in range(len(found)) if index not in same]
+    others.sort(key=lambda index: (not found[index].packed, index), reverse=True)
+    return next((index for index in others if holds(found[index])), None)
+
+
+def after(found: Sequence[Found], index: int, mtime_ns: int) -> list[Found]:
+    """The files to read after that one, in order: the newer ones of its chain, then what is newer in other chains."""
+    chain = found[index].chain
+    rest = found[index + 1 :]
+    return [file for file in rest if file.chain == chain or file.last or file.mtime_ns > mtime_ns]
+
+
+def newer(found: Sequence[Found], mtime_ns: int, chain: int) -> list[Found]:
+    """The files to read when the part that was read is gone: those that changed later, and the file at the path itself."""
+    return [file for file in found if (file.last and file.chain == chain) or file.mtime_ns > mtime_ns]
