@@ -12,6 +12,10 @@ from otelbridge.records import EventSpec, Value
 
 _Form = tuple[int, Decoder]
 
+_SHORT_BYTES = 48
+"""Texts of no more than this come again and again: `ram, section_id 2 -> 1`. Longer ones hold addresses and amounts."""
+_MAX_REMEMBERED = 1000
+
 
 class EventDecoder:
     """Decodes the events of one stream, which one version of QEMU wrote.
@@ -36,20 +40,32 @@ class EventDecoder:
         self._forms: dict[str, list[_Form]] = {}
         self._only: dict[str, Decoder] = {}
         """Where one form is left it needs no choice; cleared when the versions narrow."""
+        self._remembered: dict[str, dict[bytes, tuple[Value | None, ...]]] = {}
+        """What short texts gave where one form is left: half the events of a migration's iterations say the same again."""
 
     def decode(self, event: str, raw: bytes) -> tuple[Value | None, ...] | None:
         """The wanted arguments of an event, None where it fits no declaration."""
         only = self._only.get(event)
-        if only is not None:
+        if only is None:
+            return self._choose(event, raw)
+        remembered = self._remembered[event]
+        found = remembered.get(raw)
+        if found is None:
             found = only(raw)
-            return found if found is not None else self._any(event, raw)
-        return self._choose(event, raw)
+            if found is None:
+                return self._any(event, raw)
+            if len(raw) <= _SHORT_BYTES:
+                if len(remembered) >= _MAX_REMEMBERED:
+                    remembered.clear()
+                remembered[raw] = found
+        return found
 
     def _choose(self, event: str, raw: bytes) -> tuple[Value | None, ...] | None:
         forms = self._forms_of(event)
         left = [form for form in forms if form[0] & self._versions] or forms
         if len(left) == 1:
             self._only[event] = left[0][1]
+            self._remembered[event] = {}
         fitting = [(versions, found) for versions, decoder in left if (found := decoder(raw)) is not None]
         if not fitting:
             return self._any(event, raw)

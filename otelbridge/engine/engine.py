@@ -49,7 +49,7 @@ class Handler:
         self.metrics: list[MetricRule] = []
         self.reads = False
         self.only: _Only | None = None
-        """Where one rule alone uses the event, which is so for most: how it does, and the bucket if it did or did not."""
+        """A short way where one rule, or only metrics, use the event: how, and the bucket if it did or did not."""
 
 
 class Engine:
@@ -97,6 +97,8 @@ class Engine:
         self._machines.opened = self._pairs.adopt
         self._machines.closing = self._pairs.close_root
         self._handlers = _handlers(mapping, self._pairs, self._machines.states)
+        for handler in self._handlers.values():
+            handler.only = self._only(handler)
         self._counted = _counted(mapping)
         self._first_machine = next(iter(self._machines.states.values()), None)
 
@@ -193,11 +195,53 @@ class Engine:
         self.points += self._series.points(last_ns)
 
     def _handle(self, items: Sequence[tuple[int, Row | Counts]]) -> None:
+        """Do what the rules say, in the order of time. `ObservedEngine` has the plain way, an event after the other."""
+        if not items:
+            return
+        came, handlers, decode, apply = self._came, self._handlers, self._decode, self._apply
+        buckets: dict[str, int] = {}
+        second_end_ns = items[0][0]
         for time_ns, item in items:
             if isinstance(item, Counts):
                 self._count(item)
+                continue
+            _, _, event, raw, unit, _ = item
+            if time_ns >= second_end_ns:
+                self._start(time_ns)
+                second_end_ns = (self._gauge_second + 1) * SECOND_NS
+            if event in came:
+                came[event] += 1
             else:
-                self._row(time_ns, item)
+                self._meet(event)
+            handler = handlers.get(event)
+            if handler is None:
+                bucket = "unmapped"
+            else:
+                arguments = decode(event, raw) if handler.reads else ()
+                if arguments is None:
+                    bucket = "malformed"
+                elif handler.only is None:
+                    bucket = apply(handler, time_ns, item, arguments)
+                else:
+                    use, used, unused = handler.only
+                    bucket = used if use(time_ns, item, arguments) else unused
+            buckets[bucket] = buckets.get(bucket, 0) + unit
+        self._accounting.buckets.update(buckets)
+
+    def _start(self, time_ns: int) -> None:
+        """An event comes, the first one or the first in its second."""
+        first_ns = self._accounting.first_ns
+        if first_ns is None or time_ns < first_ns:
+            self._accounting.first_ns = time_ns
+        if time_ns // SECOND_NS > self._gauge_second:
+            self._pass_second(time_ns // SECOND_NS)
+
+    def _meet(self, event: str) -> None:
+        """Count an event that has not come since the last settling."""
+        self._came[event] = 1
+        if event not in self._accounting.events:
+            self._saw(event)
+            self._machines.learn_version()
 
     def _close_window(self, window_ns: int) -> None:
         """Event time has passed into another window: points go out, and what waited too long is given up."""
@@ -258,33 +302,6 @@ class Engine:
         self._pairs.doubt()
         self._machines.doubt()
 
-    def _row(self, time_ns: int, row: Row) -> None:
-        account, event = self._accounting, row.event
-        if account.first_ns is None or time_ns < account.first_ns:
-            account.first_ns = time_ns
-        if time_ns // SECOND_NS > self._gauge_second:
-            self._pass_second(time_ns // SECOND_NS)
-        if event in self._came:
-            self._came[event] += 1
-        else:
-            self._came[event] = 1
-            if event not in account.events:
-                self._saw(event)
-                self._machines.learn_version()
-        handler = self._handlers.get(event)
-        if handler is None:
-            bucket = "unmapped"
-        else:
-            arguments = self._decode(event, row.raw) if handler.reads else ()
-            if arguments is None:
-                bucket = "malformed"
-            elif handler.only is None:
-                bucket = self._apply(handler, time_ns, row, arguments)
-            else:
-                use, used, unused = handler.only
-                bucket = used if use(time_ns, row, arguments) else unused
-        account.buckets[bucket] += row.unit
-
     def _apply(self, handler: Handler, time_ns: int, row: Row, arguments: Arguments) -> str:
         """Do all that the rules say; give the bucket that the row goes into."""
         pairs, machines = self._pairs, self._machines
@@ -316,6 +333,21 @@ class Engine:
             text = reason(arguments, None, self._machines.now(machine, row))
             if machine.root is not None and text not in (None, ""):
                 machine.root.reason = str(text)
+
+    def _only(self, handler: Handler) -> _Only | None:
+        if handler.evidence or handler.reasons or handler.notes or handler.machines:
+            return None
+        if len(handler.begins) == 1 and not (handler.ends or handler.metrics):
+            return partial(self._pairs.begin, *handler.begins[0]), "begin", "counted"
+        if len(handler.ends) == 1 and not (handler.begins or handler.metrics):
+            return partial(self._pairs.end, *handler.ends[0]), "end", "orphan_end"
+        if not (handler.begins or handler.ends):
+            return partial(self._measure_all, handler.metrics), "metric", "counted"
+        return None
+
+    def _measure_all(self, rules: Sequence[MetricRule], _time_ns: int, row: Row, arguments: Arguments) -> bool:
+        """Feed all metrics of an event; whether any took it."""
+        return True in [self._measure(rule, row, arguments) for rule in rules]
 
     def _measure(self, rule: MetricRule, row: Row, arguments: Arguments) -> bool:
         now = self._machines.now(self._first_machine, row)
@@ -391,19 +423,7 @@ def _handlers(mapping: Mapping, pairs: Pairs, machines: MappingType[str, Machine
             found[metric.event].metrics.append(metric)
     for event, handler in found.items():
         handler.reads = bool(mapping.plan.rows[event])
-        handler.only = _only(handler, pairs)
     return found
-
-
-def _only(handler: Handler, pairs: Pairs) -> _Only | None:
-    """A short way for an event that does nothing but begin or end the spans of one rule."""
-    if handler.evidence or handler.reasons or handler.notes or handler.machines or handler.metrics:
-        return None
-    if len(handler.begins) == 1 and not handler.ends:
-        return partial(pairs.begin, *handler.begins[0]), "begin", "counted"
-    if len(handler.ends) == 1 and not handler.begins:
-        return partial(pairs.end, *handler.ends[0]), "end", "orphan_end"
-    return None
 
 
 def _add_machine(found: dict[str, Handler], machine: MachineState) -> None:

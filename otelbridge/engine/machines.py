@@ -85,6 +85,18 @@ class Machines:
             machine.known[row.thread, row.event] = known
         return known
 
+    def within(self, machine: MachineState, root: Root, thread: int | None, begin: str, end: str) -> Now:
+        """What the attributes of a span may know that ends within this open root: one object for all that is equal."""
+        if machine.stale:
+            self.role(machine)
+        known = machine.known.get((thread, begin, end))
+        if known is None:
+            if len(machine.same) > _MAX_KNOWN:
+                machine.same.clear()
+            now = Now(thread, root.state, machine.role, self.version, begin, end)
+            known = machine.known[thread, begin, end] = machine.same.setdefault(now, now)
+        return known
+
     def now_of(self, machine: MachineState | None, root: Root | None, thread: int | None, begin: str, end: str | None) -> Now:
         """What a span's attributes may know; of a migration that the span outlives, what was so when it closed."""
         if root is None or machine is None:

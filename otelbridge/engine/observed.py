@@ -5,6 +5,7 @@ It pairs exactly as `Engine` does, which knows nothing of being watched and pays
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -105,6 +106,7 @@ class _ObservedMachines(Machines):
 
 
 class _ObservedPairs(Pairs):
+    _short = False
     observer: Observer
 
     def begin(self, state: RuleState, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
@@ -160,8 +162,8 @@ class _ObservedPairs(Pairs):
     ) -> Attempt:
         """What is known before the event has its effect."""
         rule = state.rule
-        if rule.timeout_ns is not None:
-            self._expire(state, rule.timeout_ns, time_ns)
+        if time_ns > state.expires_ns:
+            self._expire(state, time_ns)
         now = self._machines.now(state.machine, row)
         met = _value(on.when, arguments, now)
         key = () if on.key is None else on.key(arguments, now)
@@ -197,10 +199,28 @@ class ObservedEngine(Engine):
             self._observer.counted(event, number)
         super()._count(item)
 
+    def _handle(self, items: Sequence[tuple[int, Row | Counts]]) -> None:
+        for time_ns, item in items:
+            if isinstance(item, Counts):
+                self._count(item)
+            else:
+                self._row(time_ns, item)
+
     def _row(self, time_ns: int, row: Row) -> None:
+        """One event, without any short way."""
         self._now_ns = time_ns
         self._observer.came(time_ns, row)
-        super()._row(time_ns, row)
+        self._start(time_ns)
+        if row.event in self._came:
+            self._came[row.event] += 1
+        else:
+            self._meet(row.event)
+        handler = self._handlers.get(row.event)
+        bucket = "unmapped"
+        if handler is not None:
+            arguments = self._decode(row.event, row.raw) if handler.reads else ()
+            bucket = "malformed" if arguments is None else self._apply(handler, time_ns, row, arguments)
+        self._accounting.buckets[bucket] += row.unit
 
     def _hear(self, handler: Handler, row: Row, arguments: Arguments) -> None:
         super()._hear(handler, row, arguments)

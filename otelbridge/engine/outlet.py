@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from otelbridge.engine.ids import trace_id
 from otelbridge.engine.series import SeriesTable
-from otelbridge.engine.state import Loader, Root, Saver, Shape, Trace
+from otelbridge.engine.state import Ending, Loader, OpenSpan, Root, Saver, Shape, Trace
 from otelbridge.mapping.rules import Duration, SpanRule
 from otelbridge.records import ERROR, SECOND_NS, UNSET, Attributes, FinishedSpan, Link, SpanEvent, Value
 
@@ -92,20 +92,9 @@ class Outlet:
 
     def finished(self, trace: Trace, identity: bytes, parent_id: bytes, shape: Shape, body: Body) -> FinishedSpan:
         """The span, counted and marked: its error, an end that was not seen, dropped events, another clock."""
-        attributes = body.attributes
-        if body.failure is not None:
-            attributes.append(("error.type", body.failure[0]))
-        if not body.complete:
-            attributes.append(("otelbridge.incomplete", True))
-            self._accounting.incomplete += 1
-        if body.doubtful or (self.doubtful and not body.complete):
-            attributes.append(("otelbridge.doubtful", True))
-        if self._stream.clock is not None:
-            attributes.append(("otelbridge.clock", self._stream.clock))
-            if self._stream.clock_uncertainty_ns is not None:
-                attributes.append(("otelbridge.clock.uncertainty", self._stream.clock_uncertainty_ns))
-        if self._stream.clock_resolution_ns is not None:
-            attributes.append(("otelbridge.clock.resolution", self._stream.clock_resolution_ns))
+        doubtful = body.doubtful or (self.doubtful and not body.complete)
+        attributes = self.marked(body.attributes, body.failure, complete=body.complete, doubtful=doubtful)
+        self._accounting.incomplete += not body.complete
         self._accounting.finished += 1
         status, message = (ERROR, body.failure[1]) if body.failure else (UNSET, "")
         return FinishedSpan(
@@ -113,21 +102,55 @@ class Outlet:
             tuple(attributes), tuple(body.notes), body.links, status, message, body.dropped_notes,
         )  # fmt: skip
 
+    def marked(
+        self,
+        attributes: list[tuple[str, Value]],
+        failure: tuple[str, str] | None,
+        *,
+        complete: bool = True,
+        doubtful: bool = False,
+    ) -> list[tuple[str, Value]]:
+        """The attributes with what every span is marked with: its error, an end that was not seen, another clock."""
+        if failure is not None:
+            attributes.append(("error.type", failure[0]))
+        if not complete:
+            attributes.append(("otelbridge.incomplete", True))
+        if doubtful:
+            attributes.append(("otelbridge.doubtful", True))
+        if self._stream.clock is not None:
+            attributes.append(("otelbridge.clock", self._stream.clock))
+            if self._stream.clock_uncertainty_ns is not None:
+                attributes.append(("otelbridge.clock.uncertainty", self._stream.clock_uncertainty_ns))
+        if self._stream.clock_resolution_ns is not None:
+            attributes.append(("otelbridge.clock.resolution", self._stream.clock_resolution_ns))
+        return attributes
+
+    def ended(self, span: OpenSpan, shape: Shape, end_ns: int, ending: Ending) -> FinishedSpan:
+        """The same for a span that ended in order, whose attributes are known."""
+        self._accounting.finished += 1
+        # A third of what FinishedSpan(…) costs.
+        return tuple.__new__(
+            FinishedSpan,
+            (
+                span.trace.id or b"", span.span_id, span.parent_id, shape.scope, shape.name, shape.kind, span.start_ns, end_ns,
+                ending.attributes, tuple(span.notes), span.links, ending.status, ending.message, span.dropped_notes, 0,
+            ),
+        )  # fmt: skip
+
     def record(self, duration: Duration, span: FinishedSpan, trace: Trace, root: Root | None = None) -> None:
         """Put the length of a span into its histogram. A span that may not be kept leaves its root as the exemplar."""
-        attributes: Attributes = ()
-        if len(duration.by) == 1:
-            only = duration.by[0]
-            attributes = tuple([pair for pair in span.attributes if pair[0] == only])
-        elif duration.by:
-            by = dict(span.attributes)
-            attributes = given([(name, by.get(name)) for name in duration.by])
-        seconds = (span.end_ns - span.start_ns) / SECOND_NS
+        span_id = root.span_id if root else span.span_id
+        self.measure(duration, series_of(duration, span.attributes), trace, span.start_ns, span.end_ns, span_id)
+
+    def measure(
+        self, duration: Duration, attributes: Attributes, trace: Trace, start_ns: int, end_ns: int, span_id: bytes
+    ) -> None:
+        """Put a length into a histogram; the span is the exemplar if its trace is known."""
+        seconds = (end_ns - start_ns) / SECOND_NS
         if trace.id is None:
             self._series.record(duration.metric, attributes, seconds, duration.limit)
         else:
-            span_id = root.span_id if root else span.span_id
-            self._series.record_from(duration.metric, attributes, seconds, duration.limit, span.end_ns, trace.id, span_id)
+            self._series.record_from(duration.metric, attributes, seconds, duration.limit, end_ns, trace.id, span_id)
 
     def give(self, trace: Trace, span: FinishedSpan) -> None:
         """Hand out a span, or let it wait until it is known which trace it belongs to."""
@@ -143,15 +166,11 @@ class Outlet:
         heap = root.kept.get(rule.id, [])
         if rule.keep is None or len(heap) < rule.keep.slowest or end_ns - start_ns >= heap[0][0]:
             return False
-        duration, trace = rule.duration, root.trace
+        duration = rule.duration
         if duration is not None:
             if duration.by:
                 return False
-            seconds = (end_ns - start_ns) / SECOND_NS
-            if trace.id is None:
-                self._series.record(duration.metric, (), seconds, duration.limit)
-            else:
-                self._series.record_from(duration.metric, (), seconds, duration.limit, end_ns, trace.id, root.span_id)
+            self.measure(duration, (), root.trace, start_ns, end_ns, root.span_id)
         self._accounting.finished += 1
         self._accounting.not_kept += 1
         return True
@@ -225,6 +244,17 @@ class Outlet:
     def restore(self, state: Sequence[int], loader: Loader) -> None:
         """Go on from `snapshot`."""
         self._unsettled = [loader.traces[place] for place in state]
+
+
+def series_of(duration: Duration, attributes: Attributes) -> Attributes:
+    """Those attributes of a span that its length is recorded with."""
+    if len(duration.by) == 1:
+        only = duration.by[0]
+        return tuple([pair for pair in attributes if pair[0] == only])
+    if not duration.by:
+        return ()
+    by = dict(attributes)
+    return given([(name, by.get(name)) for name in duration.by])
 
 
 def given(pairs: Iterable[tuple[str, Value | None]]) -> Attributes:

@@ -8,9 +8,10 @@ from typing import Any
 
 from otelbridge.engine.ids import span_id, trace_id
 from otelbridge.engine.machines import Machines, failure_of
-from otelbridge.engine.outlet import Body, Outlet, Stream, given
+from otelbridge.engine.outlet import Body, Outlet, Stream, given, series_of
 from otelbridge.engine.state import (
     MAX_NOTES,
+    Ending,
     Key,
     Loader,
     MachineState,
@@ -24,9 +25,11 @@ from otelbridge.engine.state import (
     shape_of,
 )
 from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, NoteOn, Now, SpanRule
-from otelbridge.records import Row, SpanEvent, Value
+from otelbridge.records import ERROR, UNSET, Row, SpanEvent, Value
 
 MAX_RECALLED = 10_000
+MAX_ENDINGS = 1000
+"""So many endings of one rule are remembered; it is given up where they were no use."""
 MAX_OPEN = 100_000
 """So many spans of one rule may be open; then the oldest is given up as incomplete."""
 
@@ -43,6 +46,9 @@ class LinkIndex:
 
 class Pairs:
     """The open spans of all rules of a stream."""
+
+    _short = True
+    """Whether spans that end in order may go the short way."""
 
     def __init__(
         self, rules: tuple[SpanRule, ...], stream: Stream, outlet: Outlet, machines: Machines, index: LinkIndex | None
@@ -65,8 +71,8 @@ class Pairs:
     def begin(self, state: RuleState, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
         """An event that may begin a span; whether it did."""
         rule = state.rule
-        if rule.timeout_ns is not None:
-            self._expire(state, rule.timeout_ns, time_ns)
+        if time_ns > state.expires_ns:
+            self._expire(state, time_ns)
         now = self._machines.now(state.machine, row)
         if on.when is not None and not on.when(arguments, None, now):
             return False
@@ -170,9 +176,8 @@ class Pairs:
 
     def end(self, state: RuleState, on: EndOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
         """An event that may end a span; whether it did."""
-        rule = state.rule
-        if rule.timeout_ns is not None:
-            self._expire(state, rule.timeout_ns, time_ns)
+        if time_ns > state.expires_ns:
+            self._expire(state, time_ns)
         if not state.by_number:
             return False
         now = self._machines.now(state.machine, row)
@@ -181,13 +186,69 @@ class Pairs:
         waiting = state.by_key.get(on.key(arguments, now))
         if not waiting:
             return False
-        span = waiting[0] if rule.repeated_begin == "queue" else waiting[-1]
+        span = waiting[0] if state.rule.repeated_begin == "queue" else waiting[-1]
+        if self._short and self._end_in_order(state, on, span, time_ns, row, arguments):
+            return True
         failed = None
         if on.failure is not None:
             both = now._replace(begin_event=span.begin_event, end_event=row.event)
             failed = failure_of(on.failure, span.arguments, arguments, both)
         self._end(state, span, time_ns, row.event, arguments, failed)
         return True
+
+    def _end_in_order(self, state: RuleState, on: EndOn, span: OpenSpan, time_ns: int, row: Row, arguments: Arguments) -> bool:
+        """The short way of `_end` for what most spans are, one of many alike within an open migration; False if it is not."""
+        rule, root, trace, machine = state.rule, span.root, span.trace, state.machine
+        if state.endings is None or span.failure is not None or span.doubtful or row.thread != span.thread:
+            return False
+        if root is None or machine is None or root is not machine.root or trace.id is None:
+            return False
+        state.remove(span)
+        end_ns = max(time_ns, span.start_ns)
+        if self._until_next:
+            self.close_children(span.span_id, end_ns, row.event)
+        now = self._machines.within(machine, root, row.thread, span.begin_event, row.event)
+        key = id(span.arguments), id(arguments), id(now), id(on)
+        ending = state.endings.get(key)
+        if ending is None:
+            ending = self._learn_ending(state, on, span, arguments, now)
+        else:
+            state.repeats += 1
+        trace.open -= 1
+        trace.last_ns = max(trace.last_ns, end_ns)
+        if rule.keep is not None:
+            plain = ending.status == UNSET
+            if plain and self._outlet.count_short(root, rule, span.start_ns, end_ns):
+                return True
+            finished = self._outlet.ended(span, state.shape, end_ns, ending)
+            if rule.duration is not None:
+                self._outlet.measure(rule.duration, ending.by, trace, span.start_ns, end_ns, root.span_id)
+            self._outlet.keep(root, rule, span.number, finished, complete=True)
+            return True
+        finished = self._outlet.ended(span, state.shape, end_ns, ending)
+        if rule.duration is not None:
+            self._outlet.measure(rule.duration, ending.by, trace, span.start_ns, end_ns, span.span_id)
+        self._outlet.give(trace, finished)
+        return True
+
+    def _learn_ending(self, state: RuleState, on: EndOn, span: OpenSpan, arguments: Arguments, now: Now) -> Ending:
+        """What the span has, as `_end` makes it; remembered for those like it if there are any."""
+        rule = state.rule
+        failed = failure_of(on.failure, span.arguments, arguments, now)
+        attributes = tuple(self._outlet.marked(_attributes(rule, span, now, arguments), failed))
+        by = series_of(rule.duration, attributes) if rule.duration else ()
+        status, message = (ERROR, failed[1]) if failed else (UNSET, "")
+        ending = Ending(attributes, by, status, message, (span.arguments, arguments, now))
+        endings = state.endings
+        if endings is not None:
+            if len(endings) >= MAX_ENDINGS:
+                if state.repeats < MAX_ENDINGS:
+                    state.endings = None
+                    return ending
+                endings.clear()
+                state.repeats = 0
+            endings[id(span.arguments), id(arguments), id(now), id(on)] = ending
+        return ending
 
     def _end(
         self,
@@ -243,13 +304,16 @@ class Pairs:
     def time_out(self, time_ns: int) -> None:
         """Give up what has been open longer than its rule allows."""
         for state in self._timed:
-            self._expire(state, state.rule.timeout_ns or 0, time_ns)
+            if time_ns > state.expires_ns:
+                self._expire(state, time_ns)
 
-    def _expire(self, state: RuleState, timeout_ns: int, time_ns: int) -> None:
+    def _expire(self, state: RuleState, time_ns: int) -> None:
         """Spans are in the order of their begins, so the oldest tell."""
+        timeout_ns = state.rule.timeout_ns or 0
         while state.by_number:
             span = next(iter(state.by_number.values()))
             if span.start_ns + timeout_ns >= time_ns:
+                state.expires_ns = span.start_ns + timeout_ns
                 break
             self._end(state, span, span.start_ns + timeout_ns, None, None, None)
 
@@ -275,8 +339,8 @@ class Pairs:
         if isinstance(holder, MachineState):
             target, now = holder.root, self._machines.now(holder, row)
         else:
-            if holder.rule.timeout_ns is not None:
-                self._expire(holder, holder.rule.timeout_ns, time_ns)
+            if time_ns > holder.expires_ns:
+                self._expire(holder, time_ns)
             if not holder.by_number:
                 return False
             now = self._machines.now(holder.machine, row)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 from otelbridge.mapping.rules import Arguments, MachineRule, Now, SpanRule
-from otelbridge.records import FinishedSpan, Link, Scope, SpanEvent, Value
+from otelbridge.records import Attributes, FinishedSpan, Link, Scope, SpanEvent, Value
 
 MAX_NOTES = 128
 """Span events of one span; the specification's limit. What is over is counted."""
@@ -96,6 +97,23 @@ class OpenSpan:
         self.links: tuple[Link, ...] = ()
 
 
+class Ending(NamedTuple):
+    """What a span has that ended in order, beside ids, times, notes and links.
+
+    Attributes:
+        attributes: All of them.
+        by: Those that its duration is recorded with.
+        status: UNSET or ERROR, with `message`.
+        reasons: What all of that was made of, kept so that nothing else gets the same identity.
+    """
+
+    attributes: Attributes
+    by: Attributes
+    status: int
+    message: str
+    reasons: tuple[object, ...]
+
+
 class Shape(NamedTuple):
     """What a rule gives to all its spans."""
 
@@ -107,7 +125,7 @@ class Shape(NamedTuple):
 class RuleState:
     """The open spans of one rule, by key and by age."""
 
-    __slots__ = ("by_key", "by_number", "machine", "number", "rule", "shape")
+    __slots__ = ("by_key", "by_number", "endings", "expires_ns", "machine", "number", "repeats", "rule", "shape")
 
     def __init__(self, rule: SpanRule, machine: MachineState | None) -> None:
         self.rule, self.machine = rule, machine
@@ -116,9 +134,17 @@ class RuleState:
         self.by_key: dict[Key, list[OpenSpan]] = {}
         self.by_number: OrderedDict[int, OpenSpan] = OrderedDict()
         """By age; a plain dict would be slow at giving its first one after many were taken away."""
+        self.expires_ns: float = inf
+        """Nothing is open longer than the rule allows before this."""
+        self.endings: dict[tuple[int, int, int, int], Ending] | None = None if rule.recalls or rule.ordinals else {}
+        """By the identity of what they are made of; None where spans do not repeat each other."""
+        self.repeats = 0
+        """How often one was known."""
 
     def add(self, span: OpenSpan) -> None:
         """Remember an open span."""
+        if not self.by_number and self.rule.timeout_ns is not None:
+            self.expires_ns = span.start_ns + self.rule.timeout_ns
         self.by_number[span.number] = span
         waiting = self.by_key.get(span.key)
         if waiting is None:
@@ -150,7 +176,7 @@ class RuleState:
 class MachineState:
     """One machine: whether it is open, and the roles that events spoke for since it last closed."""
 
-    __slots__ = ("evidence", "known", "number", "role", "root", "rule", "stale")
+    __slots__ = ("evidence", "known", "number", "role", "root", "rule", "same", "stale")
 
     def __init__(self, rule: MachineRule) -> None:
         self.rule = rule
@@ -160,8 +186,10 @@ class MachineState:
         self.role: str | None = None
         self.stale = True
         """Whether something has come that may change the role or the state."""
-        self.known: dict[tuple[int | None, str], Now] = {}
-        """What expressions may know, by thread and event, since that last changed."""
+        self.known: dict[tuple[int | None, str] | tuple[int | None, str, str], Now] = {}
+        """What expressions may know, by thread and event or begin and end event, since that last changed."""
+        self.same: dict[Now, Now] = {}
+        """One object for all that are equal."""
 
 
 # --- plain data -------------------------------------------------------------------------------------
