@@ -75,9 +75,7 @@ def test_a_variable_that_is_not_set_is_one_problem_and_no_more(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("content", ["{", '{"realtime_ns": "now"}', None])
-def test_a_clock_that_tells_no_time_is_refused(
-    content: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_clock_that_tells_no_time_is_refused(content: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "clock.json").write_text(content)
     said = said_of("version: 1\ninputs: [{files: /a, clock: clock.json}]\n", monkeypatch, tmp_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -278,6 +280,47 @@ def test_a_status_that_takes_long_holds_up_nobody_else(server: HealthServer, ser
         assert ask(server, "/healthz")[0].status == 200
         goes_on.set()
         assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_without_file_descriptors_it_waits_in_peace_until_there_are_some() -> None:
+    """The connection is not lost, and the processor is left to those who work."""
+    code = """if True:
+        import os, resource, time
+        from otelbridge.service.health import HealthServer
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with HealthServer("127.0.0.1", 0, dict, lambda: True, None) as server:
+            print(server.port, flush=True)
+            next_one = os.dup(0)
+            os.close(next_one)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
+            print("none left", flush=True)
+            input()
+            used_s = time.process_time()
+            time.sleep(0.5)
+            print(time.process_time() - used_s, flush=True)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            input()
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        assert child.stdout.readline() == "none left\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            child.stdin.write("\n")
+            child.stdin.flush()
+            assert float(child.stdout.readline()) < 0.1
+            assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+        child.stdin.write("\n")
+    assert child.returncode == 0
 
 
 def test_it_listens_on_ipv6() -> None:
