@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def run_command(files: tuple[str, ...], config: Path | None, check: bool) -> Non
     if check:
         _check(found)
     else:
-        _serve(found)
+        _serve(found, lambda: _configured(files, config))
 
 
 def _configured(files: tuple[str, ...], config: Path | None) -> ServiceConfig:
@@ -67,6 +68,8 @@ def _check(config: ServiceConfig) -> None:
     tell(effective(config).splitlines())
 
 
-def _serve(config: ServiceConfig) -> None:
+def _serve(config: ServiceConfig, load: Callable[[], ServiceConfig]) -> None:
     """Run the service until it is told to end."""
-    raise NotImplementedError(config)
+    from otelbridge.service.serve import serve  # noqa: PLC0415
+
+    serve(config, load, os.environ)

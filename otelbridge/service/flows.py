@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from otelbridge import report
+from otelbridge.readers.formats import FORMATS
 from otelbridge.records import SECOND_NS, Attributes
 from otelbridge.service.streams import Kind, Output, Stream
 
@@ -182,6 +183,7 @@ class Flow:
         self.stream = Stream(kind, path, attributes, saved.whole["stream"] if saved else None)
         self.losses: list[str] = []
         self.is_dirty = False
+        self._level_s = now_s
         self._done: list[Step] = []
         self._parts, self._part_bytes, self._must_be_whole = 0, 0, saved is None
         if saved:
@@ -200,10 +202,15 @@ class Flow:
         """How long nothing has come."""
         return now_s - self._read_s
 
+    def lag_s(self, now_s: float) -> float:
+        """How long ago everything of it had been read; 0 where it is."""
+        return now_s - self._level_s if self.source.lag_bytes else 0.0
+
     def read(self, limit_bytes: int, now_s: float) -> int:
         """Take in what there is, at most so many bytes; how many they were."""
         piece = self.source.read(limit_bytes)
         if piece is None:
+            self._level_s = now_s
             return 0
         if piece.lost:
             self.losses.append(piece.lost)
@@ -259,6 +266,7 @@ class Flow:
             return False
         self._stage = stage
         self._step([("settle", "pause", "end")[stage - 1]])
+        self._ended["ends"] += stage == _ENDED
         return True
 
     def pause(self) -> None:
@@ -283,13 +291,15 @@ class Flow:
 
     @property
     def counts(self) -> Counter[str]:
-        """The buckets of its accounting, and `bytes`, `bytes_unread`, `spans`, `incomplete`, `not_kept` and `points`."""
+        """The buckets of its accounting, and what else is counted of it, by the words of `service.COUNTED`."""
         account = report.summed(self.stream.accounting)
         counts = Counter(account.buckets)
         counts.update(
-            bytes=self.stream.bytes, bytes_unread=self.stream.bytes_unread, units=account.total, spans=account.finished,
-            incomplete=account.incomplete, not_kept=account.not_kept, points=self.stream.points_made,
+            bytes=self.stream.bytes, spans=account.finished, incomplete=account.incomplete, not_kept=account.not_kept,
+            points=self.stream.points_made,
         )  # fmt: skip
+        if self.stream.format:
+            counts[FORMATS[self.stream.format].unit] = account.total
         return counts + self._ended
 
     def save(self, *, whole: bool = False) -> dict[str, bytes | None]:

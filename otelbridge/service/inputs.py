@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from otelbridge.catalogue import builtin
@@ -14,8 +13,7 @@ from otelbridge.records import Attributes
 from otelbridge.service.config import InputConfig, ServiceConfig
 from otelbridge.service.flows import Flow, Followed, Nothing, Saved, keys_of, saved_flows
 from otelbridge.service.follow import Files
-from otelbridge.service.parse import name_attributes
-from otelbridge.service.pipes import FollowedJournal, FollowedPipe
+from otelbridge.service.names import name_attributes
 from otelbridge.service.streams import Kind, Output
 
 _log = logging.getLogger(__name__)
@@ -69,18 +67,24 @@ class Inputs:
         for one, kind in zip(config.inputs, kinds, strict=True):
             if one.kind == "files":
                 self._files.append((one, kind, Files(one.paths, one.exclude, one.start, positions)))
-            elif one.kind == "pipe":
-                for path in one.paths:
-                    self._add(path, one, kind, FollowedPipe(path), now_s)
             else:
-                path = "journald:" + " ".join(one.paths)
-                position = positions.get(path, {})
-                self._add(path, one, kind, FollowedJournal(one.paths, one.journal, position, start=one.start), now_s)
+                self._follow_other(one, kind, positions, now_s)
         self.scan(now_s)
         forgotten = [path for path in self._saved if path not in self.flows]
         self.forgotten = [key for path in forgotten for key in keys_of(path, self._saved[path])]
         self.left = [output for path in forgotten if kinds for output in _left(path, kinds[0], self._saved[path])]
         self._saved.clear()
+
+    def _follow_other(self, one: InputConfig, kind: Kind, positions: Mapping[str, Mapping[str, Any]], now_s: float) -> None:
+        """A pipe, or the journal."""
+        from otelbridge.service.pipes import FollowedJournal, FollowedPipe  # noqa: PLC0415  # most inputs are files
+
+        if one.kind == "pipe":
+            for path in one.paths:
+                self._add(path, one, kind, FollowedPipe(path), now_s)
+        else:
+            path = "journald:" + " ".join(one.paths)
+            self._add(path, one, kind, FollowedJournal(one.paths, one.journal, one.start, positions.get(path, {})), now_s)
 
     def scan(self, now_s: float) -> None:
         """Look for new files."""
@@ -104,7 +108,7 @@ class Inputs:
             flow = Flow(path, kind, source, attributes, one.idle_timeout_ns, now_s, saved)
         except _UNUSABLE as error:
             # It was written by another version: what was open is lost, what was read is not read again.
-            _log.error("%s: what was kept of it cannot be used (%s); it goes on without what was open in it.", path, error)  # noqa: TRY400
+            _log.error("%s: what was kept of it cannot be used (%s); it goes on without what was open in it.", path, error)
             flow = Flow(path, kind, source, attributes, one.idle_timeout_ns, now_s)
         self.flows[path] = flow
 
@@ -138,7 +142,7 @@ class Inputs:
 
 def _attributes(path: str, one: InputConfig) -> Attributes:
     """What the configuration and the file's name say of a stream."""
-    named = name_attributes(one.name, Path(path).name) if one.kind == "files" and one.name else ()
+    named = name_attributes(one.name, path) if one.kind == "files" and one.name else ()
     return tuple({**dict(named), **dict(one.attributes)}.items())
 
 
@@ -147,7 +151,7 @@ def _left(path: str, kind: Kind, saved: Saved) -> list[Output]:
     try:
         flow = Flow(path, kind, Nothing(), (), 0, 0.0, saved)
     except _UNUSABLE as error:
-        _log.error("%s: what was kept of it cannot be used (%s); what was open in it is lost.", path, error)  # noqa: TRY400
+        _log.error("%s: what was kept of it cannot be used (%s); what was open in it is lost.", path, error)
         return []
     flow.end()
     return flow.take()

@@ -8,8 +8,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
 import otelbridge
@@ -23,7 +22,7 @@ from otelbridge.service.notify import Notifier
 from otelbridge.service.outbox import ServiceOutbox
 from otelbridge.service.senders import Senders
 from otelbridge.service.service import Service
-from otelbridge.service.telemetry import Telemetry
+from otelbridge.service.telemetry import SelfTelemetry
 
 WATCH_S = 2.0
 """How often the files of the configuration are looked at for a change."""
@@ -45,10 +44,9 @@ class Asked:
             self.reload = True
         else:
             self.stop, self.interrupted = True, number == signal.SIGINT
-        try:
+        # One that is full wakes the loop as well.
+        with suppress(BlockingIOError):
             os.write(self._other_end, b"!")
-        except BlockingIOError:
-            pass  # noqa: SIM105  # a handler is no place for context managers: it is full, so the loop wakes anyway
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -90,13 +88,12 @@ def serve(config: ServiceConfig, load: Callable[[], ServiceConfig], env: Mapping
         counters = Counters(str(uuid.uuid4()), time.time_ns())
         senders = Senders(outbox, config.destinations, lambda name, number, by: counters.add(name, number, **by))
         service = Service(config, outbox, senders, counters, asked.wake)
-        telemetry = stack.enter_context(Telemetry(config, counters))
+        telemetry = SelfTelemetry(config, counters)
         health = None
         if config.health.host is not None:
             health = stack.enter_context(
                 HealthServer(config.health.host, config.health.port, service.status, service.is_ready, telemetry.page)
             )
-        senders.start()
         _log.info(
             "Started.",
             extra=fields(
@@ -114,7 +111,7 @@ class _Loop:
     """The loop of the service with its heartbeat, its reloads and its end."""
 
     def __init__(
-        self, service: Service, health: HealthServer | None, telemetry: Telemetry, log: ServiceLog, asked: Asked,
+        self, service: Service, health: HealthServer | None, telemetry: SelfTelemetry, log: ServiceLog, asked: Asked,
         notifier: Notifier, watch: _Watch,
     ) -> None:  # fmt: skip
         self._service, self._health, self._telemetry, self._log = service, health, telemetry, log
@@ -133,6 +130,7 @@ class _Loop:
         deadline_s = time.monotonic() + self._service.config.grace_ns / SECOND_NS
         _log.info("Stopping: what has come is delivered or put into the outbox.")
         self._service.end(deadline_s)
+        self._telemetry.shutdown(deadline_s)
         _log.info("Stopped.", extra=fields(outbox=self._service.words))
 
     def _beat(self) -> None:
@@ -153,10 +151,10 @@ class _Loop:
             self._service.reload(config)
         except OtelbridgeError as error:
             self._service.reload_refused()
-            _log.error("The changed configuration was not taken; the one before stays in force. %s", error)  # noqa: TRY400
+            _log.error("The changed configuration was not taken; the one before stays in force. %s", error)
         else:
             self._telemetry.update(config)
-            self._watch = _Watch(config)
+            self._watch.follow(config)
             _log.info("The configuration was read again and is in force.")
         self._notifier.ready()
 
@@ -165,6 +163,10 @@ class _Watch:
     """Sees changes of the files that a configuration was made from."""
 
     def __init__(self, config: ServiceConfig) -> None:
+        self.follow(config)
+
+    def follow(self, config: ServiceConfig) -> None:
+        """Watch the files of this configuration from now on."""
         self._config = config
         self._looked_s = time.monotonic()
         self._seen = self._look()

@@ -4,33 +4,53 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import select
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from otelbridge.errors import OtelbridgeError
-from otelbridge.otlp.requests import MAX_BYTES, RequestBuilder
+import otelbridge
+from otelbridge.otlp.requests import RequestBuilder
 from otelbridge.records import SECOND_NS, Request
 from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
 from otelbridge.service.flows import Flow
 from otelbridge.service.inputs import Inputs, kinds_of
-from otelbridge.service.outbox import ServiceOutbox
+from otelbridge.service.outbox import Amount, Route, ServiceOutbox
 from otelbridge.service.senders import Senders
 from otelbridge.service.streams import Output
+from otelbridge.stats import STATS
 
 COMMIT_S = 1.0
 """What has come waits so long at most before it is on disk."""
 SCAN_S = 1.0
 _BLOCK_BYTES = 1 << 18
+_LAST_S = 0.5
+"""Left of the grace for what is under way."""
+_LOOK_S = 0.02
 _WAIT_S = 0.5
 """Reading costs by the block, not by the byte: twice in the time of a commit is often enough."""
 _FORGET_S = 60.0
+_GAUGE_S = 5.0
 _COUNTERS = "counters"
+COUNTED = {
+    "bytes": "otelbridge.reader.data_read",
+    "lines": "otelbridge.reader.lines_read",
+    "records": "otelbridge.reader.records_read",
+    "spans": "otelbridge.engine.spans_finished",
+    "incomplete": "otelbridge.engine.spans_incomplete",
+    "not_kept": "otelbridge.engine.spans_not_kept",
+    "points": "otelbridge.engine.points_made",
+    "overflowed": "otelbridge.engine.tables_overflowed",
+    "ends": "otelbridge.engine.streams_ended",
+    **{stat.bucket: stat.name for stat in STATS if stat.bucket},
+}
+"""The counter of each sum that a flow gives."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +80,8 @@ class Service:
         for output in self._inputs.left:
             self._put(output)
         self._told: dict[str, Counter[str]] = {path: flow.counts for path, flow in self._inputs.flows.items()}
-        self._committed_s = self._scanned_s = self._read_s = now_s
+        self._started_s = self._committed_s = self._scanned_s = now_s
+        self._gauged_s = -math.inf
         self._is_full = False
 
     # --- the loop -----------------------------------------------------------------------------------
@@ -83,6 +104,9 @@ class Service:
             self._scanned_s = now_s
             self._inputs.scan(now_s)
             self._forget(now_s)
+        if now_s - self._gauged_s >= _GAUGE_S:
+            self._gauged_s = now_s
+            self._set_gauges(now_s)
         busy = self._read(now_s)
         for flow in self._inputs.flows.values():
             if flow.rest(now_s):
@@ -100,7 +124,6 @@ class Service:
                 continue
             size = flow.read(_BLOCK_BYTES, now_s)
             if size:
-                self._read_s = now_s
                 more = more or size == _BLOCK_BYTES
                 self._collect(flow)
         return more
@@ -110,7 +133,9 @@ class Service:
         full = self._outbox.is_full
         if full != self._is_full:
             if full:
-                _log.warning("The outbox is full: reading waits until a destination takes something. %s", self._outbox.words)
+                _log.warning(
+                    "The outbox is full: reading waits until a destination takes something. %s", self._outbox.status().words
+                )
             else:
                 _log.info("The outbox has room again: reading goes on.")
         return full
@@ -146,7 +171,11 @@ class Service:
             if flow.is_dirty:
                 self._count(path, flow)
         states: dict[str, bytes | None] = {**self._gone, **self._inputs.dirty()}
+        if self._outbox.states_wanted():
+            # A database was begun anew.
+            states |= self._inputs.all()
         if not states and not self._requests:
+            self._outbox.commit({}, [])
             return
         states[_COUNTERS] = json.dumps(self._counters.snapshot()).encode()
         if self._is_full and self._requests:
@@ -161,7 +190,7 @@ class Service:
         new = counts - self._told.get(path, Counter())
         self._told[path] = counts
         for bucket, number in new.items():
-            if (name := _COUNTED.get(bucket)) is not None:
+            if (name := COUNTED.get(bucket)) is not None:
                 self._counters.add(name, number)
 
     def _forget(self, now_s: float) -> None:
@@ -171,6 +200,69 @@ class Service:
                 self._gone |= dict.fromkeys(flow.keys)
                 self._inputs.forget(path)
                 self._told.pop(path, None)
+                self._counters.forget(input=path)
+
+    # --- how it is ------------------------------------------------------------------------------------
+
+    @property
+    def words(self) -> str:
+        """One line for a person."""
+        outbox = self._outbox.status()
+        waiting = sum(amount.requests for amount in outbox.pending.values())
+        said = f"{len(self._inputs.flows)} streams followed, {waiting} requests wait"
+        return f"{said}; {outbox.words}" if outbox.words else said
+
+    def is_ready(self) -> bool:
+        """Whether what comes is read and kept."""
+        return self._outbox.status().state != "full"
+
+    def status(self) -> dict[str, Any]:
+        """Everything that is worth knowing now, as JSON-able data."""
+        now_s = time.monotonic()
+        with self._lock:
+            inputs = [_input_status(flow, now_s) for flow in self._inputs.flows.values()]
+            problems = list(self._inputs.problems)
+        outbox = self._outbox.status()
+        return {
+            "version": otelbridge.__version__,
+            "uptime_s": round(now_s - self._started_s, 3),
+            "ready": outbox.state != "full",
+            "inputs": inputs,
+            "problems": problems,
+            "destinations": [asdict(lane) for lane in self._senders.status()],
+            "outbox": {
+                "state": outbox.state,
+                "words": outbox.words,
+                "limit_bytes": self.config.outbox.limit_bytes,
+                "pending_bytes": sum(amount.bytes for amount in outbox.pending.values()),
+                "rejected_bytes": sum(amount.bytes for amount in outbox.rejected.values()),
+                "memory_bytes": outbox.memory_bytes,
+                "oldest_s": None if outbox.oldest_ns is None else outbox.oldest_ns / SECOND_NS,
+                "pending": _amounts(outbox.pending),
+                "rejected": _amounts(outbox.rejected),
+            },
+            "spans_open": sum(one["spans_open"] for one in inputs),
+            "losses": {
+                stat.name: total
+                for stat in STATS
+                if stat.severity == "data-loss" and (total := self._counters.total(stat.name))
+            },
+        }
+
+    def _set_gauges(self, now_s: float) -> None:
+        counters, outbox = self._counters, self._outbox.status()
+        counters.set("otelbridge.service.uptime", now_s - self._started_s)
+        counters.set("otelbridge.reader.files_followed", len(self._inputs.flows))
+        counters.set("otelbridge.engine.spans_open", sum(flow.stream.open_spans for flow in self._inputs.flows.values()))
+        counters.set("otelbridge.outbox.memory_bytes", outbox.memory_bytes)
+        for (destination, signal), amount in outbox.pending.items():
+            counters.set("otelbridge.outbox.pending_bytes", amount.bytes, destination=destination, signal=signal)
+            counters.set("otelbridge.outbox.pending_requests", amount.requests, destination=destination, signal=signal)
+        for (destination, signal), amount in outbox.rejected.items():
+            counters.set("otelbridge.outbox.rejected_bytes", amount.bytes, destination=destination, signal=signal)
+        for path, flow in self._inputs.flows.items():
+            counters.set("otelbridge.reader.data_unread", flow.source.lag_bytes, input=path)
+            counters.set("otelbridge.reader.delay", flow.lag_s(now_s), input=path)
 
     # --- reload and end -------------------------------------------------------------------------------
 
@@ -192,7 +284,17 @@ class Service:
             self._collect(before.flows[path])
         self._gone |= dict.fromkeys(self._inputs.forgotten)
         self._senders.update(config.destinations)
+        self._counters.add("otelbridge.service.reloads_done")
         self.config = config
+
+    def reload_refused(self) -> None:
+        """Count a configuration that was not taken."""
+        self._counters.add("otelbridge.service.reloads_refused")
+
+    def _is_being_sent(self) -> bool:
+        """Whether a destination that answers has something left."""
+        waiting = {(lane.destination, lane.signal) for lane in self._senders.status() if lane.state != "waiting"}
+        return any(amount.requests for route, amount in self._outbox.status().pending.items() if route in waiting)
 
     def end(self, deadline_s: float) -> None:
         """Let everything go out that can without ending what is open, and put the rest into the outbox."""
@@ -200,7 +302,36 @@ class Service:
             flow.pause()
             self._collect(flow)
         self.commit()
-        while time.monotonic() < deadline_s and self._senders.are_busy:
-            time.sleep(0.02)
+        while time.monotonic() < deadline_s - _LAST_S and self._is_being_sent():
+            time.sleep(_LOOK_S)
         self._senders.stop(deadline_s)
         self._inputs.close()
+
+
+def _plain(body: bytes | None) -> dict[str, Any] | None:
+    """The data of a state, None where there is none that can be read."""
+    try:
+        found = None if body is None else json.loads(body)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _input_status(flow: Flow, now_s: float) -> dict[str, Any]:
+    stream = flow.stream
+    return {
+        "path": flow.path,
+        "format": stream.format,
+        "problem": stream.problem or flow.source.problem,
+        "bytes": stream.bytes,
+        "lag_bytes": flow.source.lag_bytes,
+        "lag_s": round(flow.lag_s(now_s), 3),
+        "idle_s": round(flow.idle_s(now_s), 3),
+        "spans_open": stream.open_spans,
+        "gone": flow.source.gone,
+        "ended": flow.has_ended,
+    }
+
+
+def _amounts(amounts: Mapping[Route, Amount]) -> list[dict[str, Any]]:
+    return [{"destination": name, "signal": signal, **asdict(amount)} for (name, signal), amount in amounts.items()]

@@ -2,15 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from otelbridge import __version__
 from otelbridge.errors import UsageError
 from otelbridge.otlp.settings import Endpoint
-from otelbridge.otlp.telemetry import Telemetry
 from otelbridge.records import SECOND_NS, Attributes
-from otelbridge.service.config import DestinationConfig, TelemetryConfig
+from otelbridge.service.config import DestinationConfig, ServiceConfig, TelemetryConfig
 from otelbridge.service.counters import Counters
+
+if TYPE_CHECKING:
+    from otelbridge.otlp.telemetry import Telemetry
+
+_LAST_WORD_S = 2.0
+
+
+class SelfTelemetry:
+    """The counters on their way to where the configuration wants them. The SDK is loaded when somebody wants them.
+
+    Args:
+        config: The configuration.
+        counters: What is told, totals restored.
+
+    Raises:
+        UsageError: A TLS file of the destination cannot be read.
+    """
+
+    def __init__(self, config: ServiceConfig, counters: Counters) -> None:
+        self._config, self._counters = config, counters
+        self._lock = threading.Lock()
+        self._running: Telemetry | None = None
+        if config.telemetry.destination is not None:
+            self._start()
+
+    def _start(self) -> Telemetry:
+        config = self._config
+        self._running = start_telemetry(config.telemetry, config.destinations, self._counters, host=socket.gethostname())
+        return self._running
+
+    @property
+    def page(self) -> Callable[[], bytes] | None:
+        """Makes the page that Prometheus reads; None where the exporter for it is not installed."""
+        return self._page if find_spec("opentelemetry.exporter.prometheus") else None
+
+    def _page(self) -> bytes:
+        with self._lock:
+            running = self._running or self._start()
+        return b"" if running.page is None else running.page()
+
+    def update(self, config: ServiceConfig) -> None:
+        """Go on with another configuration."""
+        same = (config.telemetry, config.destinations) == (self._config.telemetry, self._config.destinations)
+        with self._lock:
+            self._config = config
+            if same:
+                return
+            running, self._running = self._running, None
+            if running is not None:
+                running.shutdown(time.monotonic() + _LAST_WORD_S)
+            if config.telemetry.destination is not None:
+                self._start()
+
+    def shutdown(self, deadline_s: float) -> None:
+        """Export a last time, and be done by the time the monotonic clock shows `deadline_s`, delivered or not."""
+        with self._lock:
+            if self._running is not None:
+                self._running.shutdown(deadline_s)
 
 
 def start_telemetry(
@@ -27,6 +89,8 @@ def start_telemetry(
     Raises:
         UsageError: There is no destination of that name that takes metrics, or one of its TLS files cannot be read.
     """
+    from otelbridge.otlp.telemetry import Telemetry  # noqa: PLC0415  # it brings the SDK
+
     endpoint = None if config.destination is None else _endpoint(config.destination, destinations)
     return Telemetry(counters, resource(counters.instance, host), endpoint=endpoint, interval_s=config.interval_ns / SECOND_NS)
 
