@@ -182,7 +182,8 @@ class Flow:
         self._ended: Counter[str] = Counter(saved.whole["ended"]) if saved else Counter()
         self.stream = Stream(kind, path, attributes, saved.whole["stream"] if saved else None)
         self.losses: list[str] = []
-        self.is_dirty = False
+        # Where a file begins that has just been found must be known even if it rotates before anything is in it.
+        self.is_dirty = saved is None
         self._level_s = now_s
         self._done: list[Step] = []
         self._parts, self._part_bytes, self._must_be_whole = 0, 0, saved is None

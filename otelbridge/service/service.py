@@ -80,8 +80,9 @@ class Service:
         for output in self._inputs.left:
             self._put(output)
         self._told: dict[str, Counter[str]] = {path: flow.counts for path, flow in self._inputs.flows.items()}
-        self._started_s = self._committed_s = self._scanned_s = now_s
-        self._gauged_s = -math.inf
+        self._started_s = self._scanned_s = now_s
+        # What was written while it was down is read and committed at once.
+        self._committed_s = self._gauged_s = -math.inf
         self._is_full = False
 
     # --- the loop -----------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ class Service:
             busy = self._work(now_s)
         if not busy:
             # Right after a commit was due: what was read just before it waits for no other.
-            wait_s = min(_WAIT_S, max(0.0, self._committed_s + COMMIT_S - time.monotonic()) or _WAIT_S)
+            wait_s = min(_WAIT_S, max(0.0, self._committed_s + COMMIT_S - time.monotonic()))
             readable, _, _ = select.select([self._wake], [], [], wait_s)
             if readable:
                 os.read(self._wake, 4096)

@@ -113,7 +113,7 @@ class Running:
 
     def page(self, path: str) -> bytes:
         """What its health server answers."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
             return bytes(answer.read())
 
     def status(self) -> dict[str, Any]:
@@ -182,6 +182,10 @@ class Writer:
         self._file = self.path.open("ab", buffering=0)
         self._size = 0
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
     def run(self, over_s: float, stop: threading.Event) -> None:
         """Write everything in about so much time, in pieces of any size."""
         begin_s = time.monotonic()
@@ -245,4 +249,6 @@ def converted(paths: Sequence[Path]) -> tuple[Spans, Totals]:
 
 def received(receiver: Receiver) -> tuple[Spans, Totals]:
     """What a receiver has got."""
-    return spans_in([body for signal, body in receiver.requests if signal == "traces"]), totals_in([body for signal, body in receiver.requests if signal == "metrics"])
+    return spans_in([body for signal, body in receiver.requests if signal == "traces"]), totals_in(
+        [body for signal, body in receiver.requests if signal == "metrics"]
+    )
