@@ -139,14 +139,15 @@ class DestinationReader(TableReader):
             elif name in found:
                 self.problem(key, f"the header '{name}' is given twice", "remove one of the two")
             else:
-                found[name] = self._header(name, value)
+                found[name] = self._header(name, value, key)
         return tuple(found.items())
 
-    def _header(self, name: str, node: Node) -> str:
+    def _header(self, name: str, node: Node, key: Node) -> str:
         if node.kind == "map":
             return self._from_file(name, node)
         if node.kind != "text":
-            self.problem(node, f"the header '{name}' has no value", "a text, or {file: PATH}")
+            what = "this header" if key.hidden else f"the header '{name}'"
+            self.problem(key, f"{what} has no value", "a text, or {file: PATH}")
             return ""
         return self._checked(name, node, node.text)
 

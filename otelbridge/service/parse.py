@@ -58,16 +58,16 @@ def load_config(path: Path, env: Mapping[str, str]) -> ServiceConfig:
         problems.add(Location(str(path), 1, 1), "the file is empty", "a configuration begins with 'version: 1' and 'inputs:'")
     if root is None:
         raise ConfigError([shown_unparsed(problem, text) for problem in problems.found])
-    spans = hide(root)
+    pieces = hide(root)
     early = len(problems.found)
     unresolved = _expand(root, env, problems)
     late = len(problems.found)
     config = _FileReader(problems, path.parent.absolute(), env).file(root)
     if problems.found:
         # What is wrong with a value follows from a variable that is not there.
-        found = [shown_early(problem, spans) for problem in problems.found[:early]]
-        found += [shown(problem, spans) for problem in problems.found[early:late]]
-        found += [shown(p, spans) for p in problems.found[late:] if p.location[:3] not in unresolved]
+        found = [shown_early(problem, text, pieces) for problem in problems.found[:early]]
+        found += [shown(problem, pieces) for problem in problems.found[early:late]]
+        found += [shown(p, pieces) for p in problems.found[late:] if p.location[:3] not in unresolved]
         raise ConfigError(found)
     return _with_environment(replace(config, source=path), env)
 
