@@ -177,7 +177,7 @@ def _in_line(line: str, number: int, pieces: Sequence[Piece]) -> Iterator[tuple[
 
 
 def _punctuation(text: str) -> str:
-    """What stands between scalars, up to the first character that has no business there."""
+    """What stands between scalars, up to the first character that has no business there; nothing of a comment."""
     found = _PUNCTUATION.match(text)
     kept = found[0] if found is not None else ""
-    return text if kept == text else f"{kept}…" if text.lstrip()[:1] not in ("#", "") else kept
+    return kept if kept == text or text[len(kept)] == "#" else f"{kept}…"
