@@ -6,7 +6,7 @@ What stands below an unknown key counts as a secret too: the key may be a misspe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from otelbridge.errors import Problem
@@ -31,17 +31,26 @@ class Piece(NamedTuple):
     text: str | None
 
 
-def hide(root: Node) -> list[Piece]:
+Pieces = Mapping[int, Sequence[Piece]]
+"""Scalars by the lines that they stand in, from left to right."""
+
+
+def hide(root: Node) -> Pieces:
     """Mark every node that is a secret as one, and give the places of all scalars, as `shown` needs them."""
     for node in _secrets(root):
         node.hidden = True
-    return sorted(
+    pieces = sorted(
         Piece(
             node.start.line + 1, node.start.column + 1, node.end.line + 1, node.end.column + 1,
             None if node.hidden else node.text,
         )
         for node in _scalars(root) if node.start is not None and node.end is not None
     )  # fmt: skip
+    by_line: dict[int, list[Piece]] = {}
+    for piece in pieces:
+        for line in range(piece.first_line, piece.last_line + 1):
+            by_line.setdefault(line, []).append(piece)
+    return by_line
 
 
 def _secrets(root: Node) -> Iterator[Node]:
@@ -125,7 +134,7 @@ _PUNCTUATION = re.compile(r"[ \t\[\]{},:?-]*")
 _CUT = " …"
 
 
-def shown(problem: Problem, pieces: Sequence[Piece]) -> Problem:
+def shown(problem: Problem, pieces: Pieces) -> Problem:
     """A problem whose line shows nothing but punctuation and scalars that are no secrets.
 
     Comments, tags and anchors are left out: `endpoint: #http://user:password@host` is one slip away from its password. There
@@ -148,7 +157,7 @@ def shown(problem: Problem, pieces: Sequence[Piece]) -> Problem:
     )
 
 
-def shown_early(problem: Problem, text: str, pieces: Sequence[Piece]) -> Problem:
+def shown_early(problem: Problem, text: str, pieces: Pieces) -> Problem:
     """The same for a problem that was noted before it was known what is secret, so that it may quote some."""
     return shown(_unquoted(problem) if _MAY_BE_SECRET.search(text) else problem, pieces)
 
@@ -162,11 +171,9 @@ def _unquoted(problem: Problem) -> Problem:
     return problem._replace(text=_QUOTED.sub("'…'", problem.text), help=_QUOTED.sub("'…'", problem.help))
 
 
-def _in_line(line: str, number: int, pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool]]:
+def _in_line(line: str, number: int, pieces: Pieces) -> Iterator[tuple[int, int, bool]]:
     """The scalars in a line: from where to where, and whether they may be seen."""
-    for piece in pieces:
-        if not piece.first_line <= number <= piece.last_line:
-            continue
+    for piece in pieces.get(number, ()):
         start = piece.first_column - 1 if piece.first_line == number else len(line) - len(line.lstrip())
         end = min(piece.last_column - 1 if piece.last_line == number else len(line), len(line))
         if start < end:

@@ -58,8 +58,10 @@ class DestinationReader(TableReader):
         timeout_s = self._timeout_s(found.get("timeout"))
         tls = self._tls(found.get("tls"), address)
         if address is None:
-            return DestinationConfig(name, dict.fromkeys(signals))  # type: ignore[arg-type]
-        if "@" in address.value and any(header == "authorization" for header, _ in headers):
+            return DestinationConfig(name, {})
+        if "@" in address.value.partition("//")[2].partition("/")[0] and any(
+            header == "authorization" for header, _ in headers
+        ):
             self.problem(
                 found["headers"], "the header 'authorization' does not go with a user in 'endpoint'", "remove one of the two"
             )
@@ -70,7 +72,7 @@ class DestinationReader(TableReader):
             )
         except SettingError as error:
             self._wrong(found["endpoint"], error)
-            return DestinationConfig(name, dict.fromkeys(signals))  # type: ignore[arg-type]
+            return DestinationConfig(name, {})
 
     def _wrong(self, node: Node, error: SettingError) -> None:
         self.problem(node, f"'{error.whence}': found {error.found}", f"expected {error.expected}")
