@@ -32,6 +32,8 @@ _PORTS = {"http": 80, "https": 443, "grpc": 4317, "grpcs": 4317}
 # Names of gRPC's own resolvers: unix:/run/otel.sock, dns:///collector:4317
 _GRPC_TARGET = re.compile(r"(?:dns|unix|unix-abstract|ipv4|ipv6|vsock):\S+")
 _HOST_PORT = re.compile(r"(?:[^\s:/@?#\[\]]+|\[[0-9A-Fa-f:.%]+\]):\d{1,5}")
+# http://user:password, its host forgotten
+_NO_PORT = re.compile(r"(//[^/:@\[\]]*:)(?!\d*(?:[/?]|$))[^/]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _GRPC_HEADER_NAME = re.compile(r"(?!grpc-)[0-9a-z_.-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -213,7 +215,7 @@ def _split(address: Setting, schemes: tuple[str, ...], expected: str) -> SplitRe
     Raises:
         UsageError: It is none. The address may hold a password, so the message shows no more than what stands after it.
     """
-    shown = repr(address.value.rpartition("@")[2].partition("?")[0])
+    shown = repr(_NO_PORT.sub(r"\1…", address.value.rpartition("@")[2].partition("?")[0]))
     try:
         parts = urlsplit(address.value)
         is_good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -222,6 +224,11 @@ def _split(address: Setting, schemes: tuple[str, ...], expected: str) -> SplitRe
     if not is_good or re.search(r"[\s\x00-\x1f]", address.value) or parts.fragment:
         raise _wrong(address, expected, found=shown)
     return parts
+
+
+def may_hold_secret(address: str) -> bool:
+    """Whether an address has a user, a query, or what may be a password."""
+    return "@" in address or "?" in address or _NO_PORT.search(address) is not None
 
 
 def _host_port(parts: SplitResult) -> str:

@@ -58,8 +58,10 @@ class DestinationReader(TableReader):
         timeout_s = self._timeout_s(found.get("timeout"))
         tls = self._tls(found.get("tls"), address)
         if address is None:
-            return DestinationConfig(name, dict.fromkeys(signals))  # type: ignore[arg-type]
-        if "@" in address.value and any(header == "authorization" for header, _ in headers):
+            return DestinationConfig(name, {})
+        if "@" in address.value.partition("//")[2].partition("/")[0] and any(
+            header == "authorization" for header, _ in headers
+        ):
             self.problem(
                 found["headers"], "the header 'authorization' does not go with a user in 'endpoint'", "remove one of the two"
             )
@@ -70,7 +72,7 @@ class DestinationReader(TableReader):
             )
         except SettingError as error:
             self._wrong(found["endpoint"], error)
-            return DestinationConfig(name, dict.fromkeys(signals))  # type: ignore[arg-type]
+            return DestinationConfig(name, {})
 
     def _wrong(self, node: Node, error: SettingError) -> None:
         self.problem(node, f"'{error.whence}': found {error.found}", f"expected {error.expected}")
@@ -139,14 +141,15 @@ class DestinationReader(TableReader):
             elif name in found:
                 self.problem(key, f"the header '{name}' is given twice", "remove one of the two")
             else:
-                found[name] = self._header(name, value)
+                found[name] = self._header(name, value, key)
         return tuple(found.items())
 
-    def _header(self, name: str, node: Node) -> str:
+    def _header(self, name: str, node: Node, key: Node) -> str:
         if node.kind == "map":
             return self._from_file(name, node)
         if node.kind != "text":
-            self.problem(node, f"the header '{name}' has no value", "a text, or {file: PATH}")
+            what = "this header" if key.hidden else f"the header '{name}'"
+            self.problem(key, f"{what} has no value", "a text, or {file: PATH}")
             return ""
         return self._checked(name, node, node.text)
 

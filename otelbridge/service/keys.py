@@ -5,6 +5,9 @@ The parser refuses what is not here, and `deploy/otelbridge.yaml` explains each 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 from otelbridge.mapping.language import Key, Section
 
 FORMATS = ("auto", "log", "simple", "ftrace", "syslog", "journald", "ust", "stap")
@@ -55,9 +58,10 @@ INPUT: Section = {
     ),
 }
 
-KINDS = ("files", "pipe", "journald")
-"""The keys of which an input has one, and what else does not go with each."""
-NOT_WITH = {
+Kind = Literal["files", "pipe", "journald"]
+KINDS: tuple[Kind, ...] = ("files", "pipe", "journald")
+"""The keys of which an input has one."""
+NOT_WITH: Mapping[Kind, tuple[str, ...]] = {
     "files": ("journal",),
     "pipe": ("exclude", "journal", "from"),
     "journald": ("exclude", "format", "name", "clock"),
@@ -116,4 +120,4 @@ SECTIONS = {
     "": FILE, "inputs": INPUT, "destinations": DESTINATION, "headers": HEADER, "tls": TLS, "outbox": OUTBOX, "limits": LIMITS,
     "telemetry": TELEMETRY, "health": HEALTH, "log": LOG, "shutdown": SHUTDOWN,
 }  # fmt: skip
-"""All tables by the key that they stand under."""
+"""All tables, by the key that they stand under."""

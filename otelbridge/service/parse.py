@@ -58,16 +58,16 @@ def load_config(path: Path, env: Mapping[str, str]) -> ServiceConfig:
         problems.add(Location(str(path), 1, 1), "the file is empty", "a configuration begins with 'version: 1' and 'inputs:'")
     if root is None:
         raise ConfigError([shown_unparsed(problem, text) for problem in problems.found])
-    spans = hide(root)
+    pieces = hide(root)
     early = len(problems.found)
     unresolved = _expand(root, env, problems)
     late = len(problems.found)
     config = _FileReader(problems, path.parent.absolute(), env).file(root)
     if problems.found:
         # What is wrong with a value follows from a variable that is not there.
-        found = [shown_early(problem, spans) for problem in problems.found[:early]]
-        found += [shown(problem, spans) for problem in problems.found[early:late]]
-        found += [shown(p, spans) for p in problems.found[late:] if p.location[:3] not in unresolved]
+        found = [shown_early(problem, text, pieces) for problem in problems.found[:early]]
+        found += [shown(problem, pieces) for problem in problems.found[early:late]]
+        found += [shown(p, pieces) for p in problems.found[late:] if p.location[:3] not in unresolved]
         raise ConfigError(found)
     return _with_environment(replace(config, source=path), env)
 
@@ -179,9 +179,9 @@ class _FileReader(TableReader):
         for name in keys.NOT_WITH[kind]:
             if name in found:
                 self.problem(found[name], f"'{name}' does not go with '{kind}'", "remove it")
-        return InputConfig(kind=kind, paths=self._read_from(kind, found[kind]), **_only_given(self._described(found, kind)))  # type: ignore[arg-type]
+        return InputConfig(kind=kind, paths=self._read_from(kind, found[kind]), **_only_given(self._described(found, kind)))
 
-    def _described(self, found: Mapping[str, Node], kind: str) -> dict[str, Any]:
+    def _described(self, found: Mapping[str, Node], kind: keys.Kind) -> dict[str, Any]:
         """All of an input beside what is read."""
         nodes = self.nodes
         read = {
@@ -200,7 +200,7 @@ class _FileReader(TableReader):
         described = {fields.get(name, name): take(found[name]) for name, take in read.items() if name in found}
         return {"format": "journald"} | described if kind == "journald" else described
 
-    def _read_from(self, kind: str, node: Node) -> tuple[str, ...]:
+    def _read_from(self, kind: keys.Kind, node: Node) -> tuple[str, ...]:
         if kind == "files":
             patterns = self.patterns(node, "a pattern of files")
             if node.kind == "list" and not node.items:

@@ -21,6 +21,15 @@ def load(text: str, folder: Path) -> ServiceConfig:
     return load_config(path, ENV)
 
 
+def shown_of(text: str, folder: Path) -> str:
+    """All that is shown of a file, whether it is good or not."""
+    try:
+        found = load(text, folder)
+    except ConfigError as error:
+        return f"{error} {error!r}"
+    return f"{effective(found)} {found!r}"
+
+
 GOOD = {
     "written out": "headers: {authorization: Bearer hunter2}",
     "of a variable": "headers: {authorization: 'Bearer ${env:TOKEN}'}",
@@ -78,6 +87,7 @@ BAD = {
     "in a section": "telemetry: {headers: {authorization: hunter2}}",
     "as the header's name": "destinations: {a: {endpoint: 'http://h', headers: {Bearer hunter2}}}",
     "as the header's name, twice": "destinations: {a: {endpoint: 'http://h', headers: {Bearer hunter2, Bearer hunter2}}}",
+    "as the header's name alone": "destinations: {a: {endpoint: 'http://h', headers: {hunter2}}}",
     "as a list": "destinations: {a: {endpoint: 'http://h', headers: [authorization=hunter2]}}",
     "as a text": "destinations: {a: {endpoint: 'http://h', headers: authorization=hunter2}}",
     "as a block": (
@@ -94,10 +104,13 @@ BAD = {
     "in an address": "destinations: {a: {endpoint: 'ftp://me:hunter2@h'}}",
     "in an address with a path": "destinations: {a: {endpoint: 'http://me:hunter2@h/v1/traces?key=hunter2'}}",
     "in an address for gRPC": "destinations: {a: {endpoint: 'grpc://me:hunter2@h/?key=hunter2'}}",
+    "in an address without a host": "destinations: {a: {endpoint: 'http://me:hunter2'}}",
+    "in an address with a host and no @": "destinations: {a: {endpoint: 'http://me:hunter2.h:4318/base'}}",
     "in an address alone": "destinations: {a: 'http://me:hunter2@h'}",
     "in an address with another authorization": (
         "destinations: {a: {endpoint: 'http://me:hunter2@h', headers: {authorization: hunter2}}}"
     ),
+    "in a key that is a table": "destinations:\n  a:\n    ? endpoint: http://me:hunter2@h\n",
     "no YAML": "destinations: {a: {headers: {authorization: hunter2}, [}}",
     "an alias": "destinations: {a: {headers: {authorization: *hunter2}}}",
     "a colon too many": "destinations:\n  a:\n    headers:\n      authorization: Basic: hunter2: x\n",
@@ -114,6 +127,31 @@ def test_a_mistake_is_shown_without_the_secret(where: str, tmp_path: Path) -> No
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in repr(caught.value)
     assert "hunter2" not in repr(caught.value.problems)
+
+
+TYPED = """\
+destinations:
+  a:
+    endpoint: http://me:hunter2@h:1/?k=hunter2
+    headers:
+      authorization: "hunter2"
+      x-key: {file: t}
+    timeout: 1s
+  b: {endpoint: 'grpc://h', headers: {k: hunter2}}
+telemetry: {destination: b}
+"""
+
+
+@pytest.mark.parametrize(
+    "mark", ["", "[", "]", "{", "}", ":", ": ", ",", "#", "'", '"', "? ", "- ", "*", "&", "!", "|", "\n", "\t", "$"]
+)
+def test_a_slip_of_the_finger_anywhere_shows_no_secret(mark: str, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("hunter2")
+    for place in range(len(TYPED)):
+        text = TYPED[:place] + mark + TYPED[place + (not mark) :]
+        if text.count("hunter2") != TYPED.count("hunter2"):
+            continue  # it is in the secret itself, which then is another word
+        assert "hunter2" not in shown_of(text, tmp_path), text
 
 
 def test_what_is_hidden_leaves_the_rest_of_the_line_and_its_caret(tmp_path: Path) -> None:
