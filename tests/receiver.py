@@ -65,7 +65,8 @@ class Answer:
         headers: More HTTP headers.
         action: `reset`: cut the connection before the request is kept. `lose`: keep the request, then cut the connection
             without an answer. `half`: keep nothing, send the half of an HTTP answer (over gRPC: nothing), then cut.
-            `hang`: keep nothing and never answer.
+            `hang`: keep nothing and never answer. `drip`: keep nothing and send an HTTP answer byte by byte, without an end
+            (over gRPC: never answer).
     """
 
     status: int = 200
@@ -76,7 +77,7 @@ class Answer:
     retry_info_s: float | None = None
     body: tuple[str, bytes] | None = None
     headers: tuple[tuple[str, str], ...] = ()
-    action: Literal["answer", "reset", "lose", "half", "hang"] = "answer"
+    action: Literal["answer", "reset", "lose", "half", "hang", "drip"] = "answer"
 
 
 ACCEPTED = Answer()
@@ -133,13 +134,7 @@ class Receiver:
         self._http = _HttpServer(self)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
-        self._grpc = grpc.server(self._pool, handlers=[_Handler(self)], options=[("grpc.max_receive_message_length", -1)])
-        port = (
-            self._grpc.add_secure_port("127.0.0.1:0", self._credentials())
-            if self.tls
-            else self._grpc.add_insecure_port("127.0.0.1:0")
-        )
-        self._grpc.start()
+        self._grpc, port = self._serve_grpc()
         self._relay = _Relay(port)
         return self
 
@@ -210,6 +205,28 @@ class Receiver:
     def cut_grpc(self) -> None:
         """Reset every gRPC connection."""
         self._relay.cut()
+
+    def restart_grpc(self) -> None:
+        """End the gRPC server in order (GOAWAY, what is under way is answered), and begin another behind the same address.
+
+        It reads the files of its certificate again.
+        """
+        self._grpc.stop(5).wait()
+        self._grpc, port = self._serve_grpc()
+        self._relay.turn_to(port)
+
+    def renew_http(self) -> None:
+        """Read the files of the HTTP server's certificate again."""
+        assert self.tls is not None
+        assert self._http.context is not None
+        self._http.context.load_cert_chain(self.tls.cert, self.tls.key)
+
+    def _serve_grpc(self) -> tuple[grpc.Server, int]:
+        server = grpc.server(self._pool, handlers=[_Handler(self)], options=[("grpc.max_receive_message_length", -1)])
+        address = "127.0.0.1:0"
+        port = server.add_secure_port(address, self._credentials()) if self.tls else server.add_insecure_port(address)
+        server.start()
+        return server, port
 
     def _credentials(self) -> grpc.ServerCredentials:
         assert self.tls is not None
@@ -371,6 +388,8 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
     def answer(self, signal: Signal, answer: Answer) -> None:
         if answer.action == "hang":
             self.server.receiver.closing.wait()
+        if answer.action == "drip":
+            self.drip()
         if answer.action == "half":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 40\r\n\r\n\x0a")
             self.wfile.flush()
@@ -385,6 +404,13 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
             kind, content = answer.body or (PROTOBUF, content)
             more = [("Retry-After", answer.retry_after)] if answer.retry_after is not None else []
             self.reply(answer.status, kind, content, [*answer.headers, *more])
+
+    def drip(self) -> None:
+        """Send an answer so slowly that no read of it ever times out."""
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 100000\r\n\r\n")
+            while not self.server.receiver.closing.wait(0.05):
+                self.wfile.write(b"\0")
 
     def reply(self, status: int, content_type: str, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
         self.send_response(status)
@@ -411,7 +437,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
     def _take(self, signal: Signal, body: bytes, context: grpc.ServicerContext) -> bytes:
         headers = {key: value if isinstance(value, str) else value.hex() for key, value in context.invocation_metadata()}
         answer = self._receiver.take(signal, body, headers)
-        if answer.action == "hang":
+        if answer.action in ("hang", "drip"):
             self._receiver.closing.wait()
         if answer.action != "answer":
             self._receiver.cut_grpc()
@@ -443,6 +469,10 @@ class _Relay:
         self.received = 0
         threading.Thread(target=self._listen, daemon=True).start()
 
+    def turn_to(self, port: int) -> None:
+        """Pass new connections on to another port."""
+        self._target = ("127.0.0.1", port)
+
     def cut(self) -> None:
         with self._lock:
             for client in self._clients:
@@ -460,9 +490,13 @@ class _Relay:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
             except OSError:
                 return
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:  # between two servers
+                client.close()
+                continue
             with self._lock:
                 self._clients.append(client)
             for pair in ((client, server), (server, client)):
@@ -471,7 +505,7 @@ class _Relay:
     def _pass_on(self, origin: socket.socket, goal: socket.socket) -> None:
         try:
             while data := origin.recv(65536):
-                if goal.getpeername() == self._target:
+                if goal.getsockname()[1] != self.port:
                     self.received += len(data)
                 goal.sendall(data)
         except OSError:

@@ -32,7 +32,6 @@ from otelbridge.service.outbox import Count, Route, ServiceOutbox
 TLS_CHECK_S = 5.0
 """How often the files of certificates are looked at; after a failed attempt they are looked at too."""
 
-_IDLE_S = 5.0
 _LONGEST_ATTEMPT_S = 300.0
 _NAP_S = 3600.0  # a destination may ask for more than a lock can wait
 _TELL_AGAIN_S = 60.0
@@ -156,7 +155,7 @@ class _Lane:
         self.route, self.endpoint = route, endpoint
         self._name, self._signal = route
         self._outbox, self._counters, self._backoff = outbox, counters, backoff
-        self._secrets = _secrets(endpoint)
+        self._secrets, self._tls_check_s = _secrets(endpoint), tls_check_s
         self._tls = _TlsSender(endpoint, tls_check_s, self._name)
         self._stopped = threading.Event()
         self._changed = threading.Condition()
@@ -184,8 +183,9 @@ class _Lane:
 
     def status(self) -> SenderStatus:
         with self._changed:
+            is_failing = self._status.since_ns is not None
             state: Literal["idle", "sending", "waiting"] = (
-                "sending" if self._sending else "waiting" if self._waiting else "idle"
+                "sending" if self._sending else "waiting" if self._waiting or is_failing else "idle"
             )
             return replace(self._status, state=state, error=self._status.error or self._tls.problem)
 
@@ -195,8 +195,9 @@ class _Lane:
         while before is not None and not self._stopped.is_set() and not before.join(1.0):
             pass
         while not self._stopped.is_set():
-            kept = self._outbox.next(self._name, self._signal, stop=self._stopped, timeout_s=_IDLE_S)
+            kept = self._outbox.next(self._name, self._signal, stop=self._stopped, timeout_s=self._tls_check_s)
             if kept is None:
+                self._tls.look()
                 continue
             try:
                 self._settle(kept)
