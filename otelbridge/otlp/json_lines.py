@@ -34,6 +34,8 @@ from otelbridge.records import (
 )
 
 CACHED_TEXT_CHARACTERS = 256
+_MAX_KNOWN = 1024
+_MAX_KNOWN_CHARACTERS = 1024
 _QUOTED_COMMA = '","'
 
 # FieldDescriptor.CPPTYPE_INT64 and CPPTYPE_UINT64, without the import.
@@ -72,12 +74,26 @@ def request_line(request: Request) -> str:
 
 def span_text(span: FinishedSpan) -> str:
     """The span as one object of ScopeSpans.spans."""
+    (
+        trace_id, span_id, parent_id, _, name, kind, start_ns, end_ns, attributes, events, links, status, _, dropped, others,
+    ) = span  # fmt: skip
+    if events or links or status or dropped or others or not attributes or not 0 < start_ns <= end_ns <= UINT64_MAX:
+        return any_span_text(span)
+    parent = f',"parentSpanId":"{parent_id.hex()}"' if parent_id else ""
+    head = _heads.get((name, kind)) or _remember_head(name, kind)
+    return (
+        f'{{"traceId":"{trace_id.hex()}","spanId":"{span_id.hex()}"{parent}{head},"startTimeUnixNano":"{start_ns}",'
+        f'"endTimeUnixNano":"{end_ns}"{_known_attributes(attributes)}}}'
+    )
+
+
+def any_span_text(span: FinishedSpan) -> str:
+    """The same without a short way for what most spans are."""
     parent = f',"parentSpanId":"{span.parent_id.hex()}"' if span.parent_id else ""
     return "".join(
         (
             f'{{"traceId":"{span.trace_id.hex()}","spanId":"{span.span_id.hex()}"{parent}',
-            _string("name", span.name),
-            f',"kind":{span.kind}' if span.kind else "",
+            _head(span.name, span.kind),
             _time("startTimeUnixNano", span.start_ns),
             _time("endTimeUnixNano", span.end_ns),
             _attributes("attributes", span.attributes),
@@ -89,6 +105,20 @@ def span_text(span: FinishedSpan) -> str:
             "}",
         )
     )
+
+
+def _head(name: str, kind: int) -> str:
+    return _string("name", name) + (f',"kind":{kind}' if kind else "")
+
+
+_heads: dict[tuple[str, int], str] = {}
+
+
+def _remember_head(name: str, kind: int) -> str:
+    if len(_heads) >= CACHE_ENTRIES:
+        _heads.clear()
+    head = _heads[name, kind] = _head(name, kind)
+    return head
 
 
 def _event(event: SpanEvent) -> str:
@@ -107,6 +137,22 @@ def _link(link: Link) -> str:
 
 def point_text(point: MetricPoint) -> str:
     """The point as one object of dataPoints."""
+    _, attributes, start_ns, time_ns, value, exemplars = point
+    if not 0 < start_ns <= time_ns <= UINT64_MAX:
+        return any_point_text(point)
+    times = f'"startTimeUnixNano":"{start_ns}","timeUnixNano":"{time_ns}"'
+    known = _known_attributes(attributes) if attributes else ""
+    if type(value) is int and -INT64_MAX <= value <= INT64_MAX and not exemplars:
+        return f'{{{times},"asInt":"{value}"{known}}}'
+    if type(value) is Histogram and value.count:
+        shown = _list("exemplars", map(_exemplar, exemplars)) if exemplars else ""
+        first = f"{known[1:]}," if known else ""
+        return f'{{{first}{times}{_histogram(value)}{shown},"min":{_double(value.min)},"max":{_double(value.max)}}}'
+    return any_point_text(point)
+
+
+def any_point_text(point: MetricPoint) -> str:
+    """The same without a short way for what most points are."""
     times = _time("startTimeUnixNano", point.start_ns) + _time("timeUnixNano", point.time_ns)
     exemplars = _list("exemplars", map(_exemplar, point.exemplars)) if point.exemplars else ""
     attributes = _attributes("attributes", point.attributes)
@@ -121,20 +167,15 @@ def point_text(point: MetricPoint) -> str:
 
 def _histogram(value: Histogram) -> str:
     buckets = f',"bucketCounts":["{_QUOTED_COMMA.join(map(str, value.buckets))}"]' if value.buckets else ""
-    return "".join(
-        (
-            _time("count", value.count),
-            _member("sum", _double(value.sum)),
-            _count("scale", value.scale),
-            _time("zeroCount", value.zero_count),
-            _member("positive", _object(_count("offset", value.offset), buckets)),
-        )
-    )
+    count, zero_count = _time("count", value.count), _time("zeroCount", value.zero_count) if value.zero_count else ""
+    positive = f"{_count('offset', value.offset)}{buckets}"[1:]
+    return f'{count},"sum":{_double(value.sum)}{_count("scale", value.scale)}{zero_count},"positive":{{{positive}}}'
 
 
 def _exemplar(exemplar: Exemplar) -> str:
-    ids = f',"spanId":"{exemplar.span_id.hex()}","traceId":"{exemplar.trace_id.hex()}"'
-    return _object(_time("timeUnixNano", exemplar.time_ns), _member("asDouble", _double(exemplar.value)), ids)
+    time_ns, value, trace_id, span_id = exemplar
+    ids = f'"asDouble":{_double(value)},"spanId":"{span_id.hex()}","traceId":"{trace_id.hex()}"'
+    return f"{{{_time('timeUnixNano', time_ns)[1:]},{ids}}}" if time_ns > 0 else f"{{{ids}}}"
 
 
 # --- requests -----------------------------------------------------------------------------------------
@@ -209,7 +250,7 @@ def _quoted(text: str) -> str:
 
 def _double(number: float) -> str:
     number = float(number)
-    if math.isfinite(number):
+    if -math.inf < number < math.inf:
         return repr(number)
     return '"NaN"' if math.isnan(number) else '"Infinity"' if number > 0 else '"-Infinity"'
 
@@ -218,10 +259,25 @@ def _double(number: float) -> str:
 
 _attribute_texts: dict[tuple[str, str], str] = {}
 _key_texts: dict[str, str] = {}
+_known: dict[int, tuple[Attributes, str]] = {}
+"""Texts of attributes by their identity: the engine gives the same object where spans tell the same."""
 
 
 def _attributes(key: str, attributes: Attributes) -> str:
     return _list(key, map(_attribute, attributes)) if attributes else ""
+
+
+def _known_attributes(attributes: Attributes) -> str:
+    known = _known.get(id(attributes))
+    if known is not None:
+        return known[1]
+    text = _attributes("attributes", attributes)
+    if len(text) <= _MAX_KNOWN_CHARACTERS:
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        # With the attributes themselves, so that nothing else can get their identity.
+        _known[id(attributes)] = attributes, text
+    return text
 
 
 def _attribute(attribute: tuple[str, Value]) -> str:

@@ -64,6 +64,11 @@ class _Draft(Generic[GroupT, AnyStr]):
         """Put the item in, unless the request would leave its bounds by it; an empty request takes anything."""
         known = self.by_identity.get(id(group))
         size = self.size + len(item) + 1
+        if known is not None and self.first_ns <= time_ns <= self.last_ns and size <= MAX_BYTES and self.items < MAX_ITEMS:
+            known[1].append(item)
+            self.size = size
+            self.items += 1
+            return True
         if known is None and group not in self.groups:
             size += self.head_size(group)
         first_ns, last_ns = self.first_ns, self.last_ns
@@ -102,8 +107,8 @@ class Packer(Generic[ItemT, GroupT, AnyStr]):
             items = sorted(items, key=time_of)
         done: list[tuple[AnyStr, int]] = []
         draft = self._drafts.get(resource)
-        for item in items:
-            group, encoded = group_of(item), encode(item)
+        for item, encoded in zip(items, map(encode, items), strict=True):
+            group = group_of(item)
             time_ns = 0 if time_of is None else time_of(item)
             if draft is None or not draft.takes(group, encoded, time_ns):
                 done += self._cut(resource)
