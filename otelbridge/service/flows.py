@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from otelbridge import report
 from otelbridge.readers.formats import FORMATS
 from otelbridge.records import SECOND_NS, Attributes
+from otelbridge.service.alive import Qemu, is_running, qemu_of
 from otelbridge.service.streams import Kind, Output, Stream
 
 _RUNNING, _SETTLED, _PAUSED, _ENDED = range(4)
@@ -95,6 +96,8 @@ class Nothing:
 Step = str | list[str]
 """Bytes that were fed, by latin-1, or the name of what else was done to a stream."""
 
+_LOOK_S = 5.0
+"""How often it is seen to whether the QEMU of a silent stream still runs."""
 _MAX_PARTS = 30
 _MAX_PART_BYTES = 1 << 16
 
@@ -185,6 +188,8 @@ class Flow:
         # Where a file begins that has just been found must be known even if it rotates before anything is in it.
         self.is_dirty = saved is None
         self._level_s = now_s
+        self._looked_s = now_s
+        self._qemu: Qemu | None = None
         self._done: list[Step] = []
         self._parts, self._part_bytes, self._must_be_whole = 0, 0, saved is None
         if saved:
@@ -261,14 +266,26 @@ class Flow:
         idle_s = self.idle_s(now_s)
         if self._stage == _ENDED or idle_s < SETTLE_S:
             return False
-        is_over = idle_s >= self._idle_timeout_s or (self.source.gone and idle_s >= PAUSE_S)
+        is_over = idle_s >= self._idle_timeout_s or (idle_s >= PAUSE_S and (self.source.gone or self._is_dead(now_s)))
         stage = _ENDED if is_over else _PAUSED if idle_s >= PAUSE_S else _SETTLED
         if stage == self._stage:
             return False
+        if stage == _SETTLED and self._qemu is None:
+            self._qemu = qemu_of(self.stream.process_ids)
         self._stage = stage
         self._step([("settle", "pause", "end")[stage - 1]])
         self._ended["ends"] += stage == _ENDED
         return True
+
+    def _is_dead(self, now_s: float) -> bool:
+        """Whether its QEMU was seen to run and does so no more."""
+        if now_s - self._looked_s < _LOOK_S:
+            return False
+        self._looked_s = now_s
+        if self._qemu is not None and not is_running(self._qemu):
+            return True
+        self._qemu = qemu_of(self.stream.process_ids)
+        return False
 
     def pause(self) -> None:
         """Let everything go out that can without ending what is open."""

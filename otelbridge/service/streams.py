@@ -108,6 +108,11 @@ class Stream:
         return max((a.last_ns for a in self.accounting if a.last_ns is not None), default=None)
 
     @property
+    def process_ids(self) -> Sequence[int]:
+        """The ids of its processes where it names them, else of the threads that came last."""
+        return self._open.reading.processes.some_ids if self._open else ()
+
+    @property
     def starts_anew(self) -> bool:
         """Whether a file that begins again is another QEMU's: a simple trace is never appended to."""
         return self.format == "simple"
