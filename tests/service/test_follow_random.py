@@ -54,6 +54,11 @@ class World:
         self._left = text[cut:]
         self.log.write(text[:cut])
 
+    def write_one(self) -> None:
+        """A line that no other is like."""
+        self.log.write(self._left + lines(1, self._number))
+        self._number, self._left = self._number + 1, b""
+
     def read(self) -> None:
         self.reading.limit_bytes = self.random.choice([100, 1 << 16])
         self.reading.read()
@@ -85,14 +90,14 @@ class World:
             path.unlink()
 
     def recreate(self) -> None:
-        self.log.write(b"read before it is unlinked\n")
+        self.write_one()
         self.read()
         self.log.recreate()
 
     def truncate(self) -> None:
-        self.log.write(b"read before it is truncated\n")
+        self.write_one()
         self.read()
-        self.log.write(b"never read\n")
+        self.write_one()
         self.log.copy_truncate(keep=False)
 
     def runs(self) -> list[bytes]:
