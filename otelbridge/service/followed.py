@@ -135,6 +135,9 @@ class FollowedFile:
             if not self._entries:
                 return self._told(b"") if self._lost else None
             entry = self._entries[0]
+            if self._is_doubtful(entry):
+                self._start_over()
+                continue
             may_leave = self._may_leave()  # before it is read: whoever writes to the next part has written all of this one
             try:
                 data = entry.read(limit_bytes)
@@ -172,23 +175,37 @@ class FollowedFile:
         if len(self._entries) == 1:
             return False
         following = self._entries[1]
-        if len(self._entries) > 2 or following.goes_on or following.part.stat().st_size:  # noqa: PLR2004  # one after the next
+        if len(self._entries) > 2 or following.goes_on:  # noqa: PLR2004  # there is one after the next
+            return True
+        found = following.part.stat()
+        if found.st_size or found.st_mtime_ns != following.mark.mtime_ns:
             return True
         # Whoever rotates by rename may tell the writer later: until the new file has a byte, the old one can grow.
         return not self._entries[0].part.stat().st_nlink and self.idle_s > UNLINKED_FOR_S
 
+    def _is_doubtful(self, entry: Entry) -> bool:
+        """Whether a file of which hardly a byte was known may have been copied and truncated since: there is a new part."""
+        mark = entry.mark
+        if not mark.is_weak or entry.part.packed or entry.part.stat().st_mtime_ns == mark.mtime_ns:
+            return False
+        with Candidates(self.path, mark.real) as candidates:
+            index = find(mark, candidates.found, lambda file: candidates.holds(file, mark))
+            return index is not None and candidates.found[index].identity != mark.identity
+
     def _leave(self) -> None:
         """Go on to the next part."""
+        if len(self._entries) == 2 and not self._entries[1].goes_on and self._entries[1].mark.is_weak:  # noqa: PLR2004  # and the next
+            self._extend_again()
+        following = self._entries[1]
+        if following.goes_on and not holds(following.part, self._entries[0].mark):
+            self._start_over()
+            return
         entry = self._entries.popleft()
         entry.part.close()
-        following = self._entries[0]
         self._begins, self._lost = self._begins or entry.mark.begins, _both(self._lost, entry.mark.lost)
         if following.goes_on:
             following.goes_on = False
-            if holds(following.part, entry.mark):
-                following.mark = read_before(following.part, replace(entry.mark, begins=False, lost=""))
-            else:
-                self._begins = True
+            following.mark = read_before(following.part, replace(entry.mark, begins=False, lost=""))
 
     def _cut(self, entry: Entry, error: DamagedError) -> Piece:
         """A packed part that is damaged is left where the damage begins."""
@@ -225,6 +242,7 @@ class FollowedFile:
 
     def _look_at_file(self, found: os.stat_result) -> None:
         identity = found.st_dev, found.st_ino
+        self._know_head()
         if self._entries and self._entries[-1].part.identity != identity:
             self._extend()
         elif self._entries:
@@ -235,6 +253,19 @@ class FollowedFile:
             self._resume(self._mark)
         if self.lag_bytes:
             self._next_look_s = 0.0
+
+    def _know_head(self) -> None:
+        """Note how a part begins of which nothing was read yet, so that it is known again when it is rotated and packed."""
+        if not self._entries:
+            return
+        entry = self._entries[0]
+        mark = entry.mark
+        if mark.offset or not mark.is_weak or entry.part.stat().st_mtime_ns == mark.mtime_ns:
+            return
+        if self._is_doubtful(entry):
+            self._start_over()
+        else:
+            entry.mark = replace(unread(entry.part), begins=mark.begins, lost=mark.lost)
 
     def _look_without_file(self) -> None:
         if len(self._entries) == 1:
@@ -261,8 +292,7 @@ class FollowedFile:
         except OSError as error:
             self.problem = unreadable(self.path, error)
             return
-        mark = unread(part)
-        self._entries.append(Entry(part, at_end(part, mark) if self._at_end else mark))
+        self._entries.append(Entry(part, at_end(part) if self._at_end else unread(part)))
 
     def _start_over(self) -> None:
         """The first part holds something else now: find what was read of it among the others."""
@@ -275,7 +305,7 @@ class FollowedFile:
 
     def _resume(self, mark: Mark) -> None:
         """Find the part that was read, and open it and all that follow it."""
-        same = self._same_at_path(mark)
+        same = None if mark.is_weak else self._same_at_path(mark)
         if same is not None:
             self._take([Entry(same, read_before(same, mark))])
             return
@@ -317,7 +347,7 @@ class FollowedFile:
             index = next((index for index, file in enumerate(files) if file.identity == last.part.identity), None)
             copy: list[Found] = []
             if index is None:
-                whole = at_end(last.part, last.mark)
+                whole = at_end(last.part)
                 index = find(whole, files, lambda file: candidates.holds(file, whole))
                 copy = [] if index is None else [files[index]]
             if index is None and candidates.problem:
@@ -335,6 +365,19 @@ class FollowedFile:
                     entries[0].goes_on = True
             candidates.release(entry.part for entry in entries)
             self._take(entries)
+
+    def _extend_again(self) -> None:
+        """Open anew what follows the first part: the next one may have been copied and truncated while the first was read."""
+        old = self._entries.pop()
+        self._extend()
+        if len(self._entries) == 1:
+            self._entries.append(old)
+        elif all(entry.part.identity != old.part.identity for entry in self._entries) and old.part.stat().st_size:
+            # Unlinked, but not before something was written to it.
+            self._entries[-1].mark = replace(self._entries[-1].mark, begins=True)
+            self._entries.insert(len(self._entries) - 1, old)
+        else:
+            old.part.close()
 
     def _opened(self, candidates: Candidates, files: Sequence[Found], chain: int | None = None) -> list[Entry]:
         """Entries of these files, unread, up to one that cannot be opened: what comes after it has to wait."""
