@@ -341,6 +341,12 @@ def _recognised(kind: Kind, path: str, head: bytes, *, last: bool) -> TraceInput
         return None
     beginning = head if word == "simple" else lines
     (trace,) = group_inputs([path], [], [], {path: beginning}, {path: word}, is_event, lambda _path: first)
+    if trace.look.events and trace.look.stamp is None:
+        raise FormatError(
+            "its events carry no time stamps, so no span of it has a time that could be delivered. Run QEMU with "
+            "'-msg timestamp=on', or read it with `otelbridge convert --assume-start TIME`. Nothing of it is delivered.",
+            path=path,
+        )
     return trace._replace(role=kind.role)
 
 
