@@ -129,6 +129,11 @@ class Engine:
         return self._machines.open + self._pairs.open
 
     @property
+    def open_migrations(self) -> list[tuple[str | None, int]]:
+        """The role, as far as it is known, and the begin of each machine that is open."""
+        return self._machines.open_roots
+
+    @property
     def points_made(self) -> int:
         """Metric points made so far."""
         return self._series.made

@@ -318,9 +318,9 @@ class Loader:
         root.link_counts = {(rule, tuple(key)): n for rule, key, n in plain["link_counts"]}
         links: dict[str, dict[Key, list[Link | None]]] = {}
         for rule, key, targets in plain["links"]:
-            links.setdefault(rule, {})[tuple(key)] = [t and _link(t) for t in targets]
+            links.setdefault(rule, {})[tuple(key)] = [t and link_of(t) for t in targets]
         root.links = links
-        root.kept = {rule: [(d, n, _span(s)) for d, n, s in heap] for rule, heap in plain["kept"].items()}
+        root.kept = {rule: [(d, n, span_of(s)) for d, n, s in heap] for rule, heap in plain["kept"].items()}
         return root
 
     def span(self, plain: Mapping[str, Any]) -> OpenSpan:
@@ -334,7 +334,7 @@ class Loader:
         span.notes, span.dropped_notes = [_note(n) for n in plain["notes"]], plain["dropped"]
         span.failure = tuple(plain["failure"]) if plain["failure"] else None
         span.ordinals = tuple((name, n) for name, n in plain["ordinals"])
-        span.links = tuple(_link(link) for link in plain["links"])
+        span.links = tuple(link_of(link) for link in plain["links"])
         span.doubtful = plain["doubtful"]
         return span
 
@@ -352,7 +352,7 @@ def _trace(plain: Mapping[str, Any]) -> Trace:
     trace = Trace((rule, number, start_ns))
     trace.id = bytes.fromhex(plain["id"]) if plain["id"] else None
     trace.parent, trace.parent_start_ns = bytes.fromhex(plain["parent"]), plain["parent_start"]
-    trace.pending = [_span(s) for s in plain["pending"]]
+    trace.pending = [span_of(s) for s in plain["pending"]]
     trace.open, trace.last_ns = plain["open"], plain["last"]
     return trace
 
@@ -381,7 +381,8 @@ def plain_link(link: Link) -> list[str]:
     return [link.trace_id.hex(), link.span_id.hex()]
 
 
-def _link(plain: list[str]) -> Link:
+def link_of(plain: list[str]) -> Link:
+    """The link that `plain_link` gave."""
     return Link(bytes.fromhex(plain[0]), bytes.fromhex(plain[1]))
 
 
@@ -398,7 +399,8 @@ def plain_span(span: FinishedSpan) -> dict[str, Any]:
     }
 
 
-def _span(plain: Mapping[str, Any]) -> FinishedSpan:
+def span_of(plain: Mapping[str, Any]) -> FinishedSpan:
+    """The finished span that `plain_span` gave."""
     return FinishedSpan(
         **{
             **plain,
@@ -408,6 +410,6 @@ def _span(plain: Mapping[str, Any]) -> FinishedSpan:
             "scope": Scope(*plain["scope"]),
             "attributes": tuple((k, v) for k, v in plain["attributes"]),
             "events": tuple(_note(n) for n in plain["events"]),
-            "links": tuple(_link(link) for link in plain["links"]),
+            "links": tuple(link_of(link) for link in plain["links"]),
         }
     )

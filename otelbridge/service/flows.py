@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from otelbridge import report
+from otelbridge.engine import Join
+from otelbridge.engine.shifts import Shifts
 from otelbridge.readers.formats import FORMATS
 from otelbridge.records import SECOND_NS, Attributes
 from otelbridge.service.alive import Qemu, is_running, qemu_of
+from otelbridge.service.joining import joined_of, plain_joined
 from otelbridge.service.streams import Kind, Output, Stream
 
 _RUNNING, _SETTLED, _PAUSED, _ENDED = range(4)
@@ -93,8 +96,8 @@ class Nothing:
         """There is nothing to let go of."""
 
 
-Step = str | list[str]
-"""Bytes that were fed, by latin-1, or the name of what else was done to a stream."""
+Step = str | list[Any]
+"""Bytes that were fed, by latin-1, or the name of what else was done to a stream, and with what."""
 
 _LOOK_S = 5.0
 """How often it is seen to whether the QEMU of a silent stream still runs."""
@@ -244,12 +247,13 @@ class Flow:
         self._took()
 
     def _do(self, step: Step) -> None:
+        stream = self.stream
         if isinstance(step, str):
-            self.stream.feed(step.encode("latin-1"))
+            stream.feed(step.encode("latin-1"))
+        elif step[0] == "release":
+            stream.release(*joined_of(*step[1:]))
         else:
-            {"cut": self.stream.cut, "settle": self.stream.settle, "pause": self.stream.pause, "end": self.stream.end}[
-                step[0]
-            ]()
+            {"cut": stream.cut, "settle": stream.settle, "pause": stream.pause, "end": stream.end}[step[0]]()
 
     def _begin_again(self) -> None:
         if not self.stream.starts_anew:
@@ -264,7 +268,7 @@ class Flow:
     def rest(self, now_s: float) -> bool:
         """Do what a silence asks for; whether anything was done."""
         idle_s = self.idle_s(now_s)
-        if self._stage == _ENDED or idle_s < SETTLE_S:
+        if self._stage == _ENDED or idle_s < SETTLE_S or self.stream.held_ns is not None:
             return False
         is_over = idle_s >= self._idle_timeout_s or (idle_s >= PAUSE_S and (self.source.gone or self._is_dead(now_s)))
         stage = _ENDED if is_over else _PAUSED if idle_s >= PAUSE_S else _SETTLED
@@ -286,6 +290,15 @@ class Flow:
             return True
         self._qemu = qemu_of(self.stream.process_ids)
         return False
+
+    def is_silent(self, now_s: float) -> bool:
+        """Whether nothing came for so long that it has ended."""
+        return self.idle_s(now_s) >= self._idle_timeout_s
+
+    def release(self, joins: Mapping[bytes, Join], shifts: Mapping[int, Shifts]) -> None:
+        """Let a migration go on that was held: what it is joined to, and what is done to times."""
+        self._stage = _RUNNING
+        self._step(["release", *plain_joined(joins, shifts)])
 
     def pause(self) -> None:
         """Let everything go out that can without ending what is open."""
