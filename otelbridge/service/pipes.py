@@ -229,7 +229,7 @@ class FollowedJournal:
     def _started(self) -> bool:
         if self._clock() < self._next_start_s:
             return False
-        # Without --merge, --follow leaves out what was logged before the last boot, and loses an entry behind a cursor from then.
+        # Without --merge, --follow leaves out what came before the last boot, and loses an entry behind a cursor from then.
         command = [self._program, "--output=json", "--all", "--follow", "--merge", "--no-tail", "--quiet", "--no-pager"]
         command += [f"--directory={self._folder}"] if self._folder else []
         if "cursor" in self._position:
