@@ -14,7 +14,7 @@ from otelbridge.service.parts import Candidates, DamagedError, Part, holds, open
 from otelbridge.service.rotation import Found, Mark, after, find, is_packed, newer
 
 IDLE_AFTER_S = 10.0
-IDLE_LOOK_S = 1.0
+LOOK_S = 1.0
 UNLINKED_FOR_S = 60.0
 _STEPS = 200
 
@@ -126,7 +126,7 @@ class FollowedFile:
         if piece is not None:
             self._grew_s, self._next_look_s = now_s, 0.0
         elif now_s - self._grew_s > IDLE_AFTER_S:
-            self._next_look_s = now_s + IDLE_LOOK_S
+            self._next_look_s = now_s + LOOK_S
         return piece
 
     def _next_piece(self, limit_bytes: int) -> Piece | None:
@@ -152,7 +152,7 @@ class FollowedFile:
                 return self._told(data)
             elif may_leave:
                 self._leave()
-            elif looked or self.idle_s > IDLE_LOOK_S:
+            elif looked or self.idle_s > LOOK_S:
                 return None
             else:
                 # It grew a moment ago, so it may have been rotated: parts of it should not vanish until the next scan.
@@ -237,8 +237,7 @@ class FollowedFile:
             return "" if self._away else unreadable(self.path, found)
         if not self._replaced:
             return ""
-        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe" if stat.S_ISFIFO(found.st_mode) else "a device"
-        return f"'{self.path}' is {kind} now, expected a file. It is read on when there is a file again."
+        return f"'{self.path}' is {kind_of(found)} now, expected a file. It is read on when there is a file again."
 
     def _look_at_file(self, found: os.stat_result) -> None:
         identity = found.st_dev, found.st_ino
@@ -447,6 +446,12 @@ def status(path: str) -> os.stat_result | OSError:
         return os.stat(path)  # noqa: PTH116  # a Path costs twice as much, 500 times a second
     except OSError as error:
         return error
+
+
+def kind_of(found: os.stat_result) -> str:
+    """What there is, in words."""
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFREG: "a file", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(found.st_mode), "a device")
 
 
 def _is_as_read(mark: Mark, found: os.stat_result) -> bool:
