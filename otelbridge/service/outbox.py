@@ -314,7 +314,7 @@ class ServiceOutbox:
                 return None
             number = heapq.heappop(self._queues[route])
         with self._disk:
-            entry = self._unwritten.requests.get(number) or self._do(lambda outbox: _found(outbox, number))
+            entry = self._unwritten.requests.get(number) or self._do(lambda outbox: self._fetch(outbox, number))
             with self._changed:
                 if entry is not None and number in self._entries:
                     self._leased[number] = kept = Kept(number, destination, entry.request)
@@ -489,6 +489,15 @@ class ServiceOutbox:
         self._unwritten = _Unwritten()
         return True
 
+    def _fetch(self, outbox: Outbox, number: int) -> Entry | None:
+        """A request from the disk; None where it was lost with a database that has been set aside."""
+        if number not in self._entries:
+            return None
+        entry = outbox.get(number)
+        if entry is None:
+            raise SpoolUnreadableError(f"{self._path}: request {number} is no longer in the database.")
+        return entry
+
     def _do(self, action: Callable[[Outbox], ResultT], *, is_start: bool = False) -> ResultT | None:
         """What the action gives; None where the disk does not allow it. What is damaged is begun anew in between."""
         if self._is_closed or (self._outbox is None and self._trouble and time.monotonic() < self._try_again_s):
@@ -636,13 +645,6 @@ def _copied(amounts: Mapping[Route, Amount]) -> dict[Route, Amount]:
 
 def _attributes(route: Route) -> dict[str, str]:
     return {"destination": route[0], "signal": route[1]}
-
-
-def _found(outbox: Outbox, number: int) -> Entry:
-    entry = outbox.get(number)
-    if entry is None:
-        raise SpoolUnreadableError(f"request {number} is no longer in the database.")
-    return entry
 
 
 # --- files ------------------------------------------------------------------------------------------
