@@ -41,7 +41,7 @@ class Pairs:
     ) -> None:
         by_id = {rule.id: rule for rule in rules}
         self.states = {rule.id: RuleState(rule, machines.of(rule, by_id), span_ids(stream.key, rule.id)) for rule in rules}
-        everything = {**self.states, **machines.states}
+        everything: dict[str, RuleState | MachineState] = {**self.states, **machines.states}
         for state in self.states.values():
             state.outer = tuple([everything[name] for name in state.rule.inside if name in everything])
         self._stream, self._outlet, self._machines, self._index = stream, outlet, machines, index
