@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
+from otelbridge.engine.series import Series
 from otelbridge.mapping.rules import Arguments, MachineRule, Now, SpanRule
 from otelbridge.records import Attributes, FinishedSpan, Link, Scope, SpanEvent, Value
 
@@ -83,12 +84,12 @@ class OpenSpan:
 
     def __init__(self, number: int, span_id: bytes, start_ns: int, thread: int | None, key: Key) -> None:
         self.number, self.span_id, self.start_ns, self.thread, self.key = number, span_id, start_ns, thread, key
-        self.begin_event = ""
-        self.arguments: Arguments = ()
-        self.rank = 0
-        self.doubtful = False
-        self.parent_id = b""
+        self.begin_event: str
+        self.arguments: Arguments
+        self.rank: int
+        self.parent_id: bytes
         self.trace: Trace
+        self.doubtful = False
         self.root: Root | None = None
         self.notes: list[SpanEvent] = []
         self.dropped_notes = 0
@@ -102,13 +103,13 @@ class Ending(NamedTuple):
 
     Attributes:
         attributes: All of them.
-        by: Those that its duration is recorded with.
+        series: Where its duration is recorded.
         status: UNSET or ERROR, with `message`.
         reasons: What all of that was made of, kept so that nothing else gets the same identity.
     """
 
     attributes: Attributes
-    by: Attributes
+    series: Series | None
     status: int
     message: str
     reasons: tuple[object, ...]
@@ -125,10 +126,16 @@ class Shape(NamedTuple):
 class RuleState:
     """The open spans of one rule, by key and by age."""
 
-    __slots__ = ("by_key", "by_number", "endings", "expires_ns", "machine", "number", "repeats", "rule", "shape")
+    __slots__ = (
+        "by_key", "by_number", "endings", "expires_ns", "identity", "machine", "number", "outer", "repeats", "rule", "shape",
+    )  # fmt: skip
 
-    def __init__(self, rule: SpanRule, machine: MachineState | None) -> None:
+    def __init__(self, rule: SpanRule, machine: MachineState | None, identity: Callable[[int, int], bytes]) -> None:
         self.rule, self.machine = rule, machine
+        self.identity = identity
+        """Gives the ids of its spans by number and begin."""
+        self.outer: tuple[RuleState | MachineState, ...] = ()
+        """What a span of it may lie in, the first that is open."""
         self.shape = Shape(rule.scope, rule.name, rule.kind)
         self.number = 0
         self.by_key: dict[Key, list[OpenSpan]] = {}
