@@ -27,8 +27,11 @@ Examples:
 Exit codes:
   0 ended by SIGTERM, all delivered or safe in the outbox; with --check: all is well
   2 wrong command line               3 problems in the configuration, a mapping or a catalogue
-  6 the outbox cannot be used
+  6 the outbox cannot be used        130 ended by SIGINT, as cleanly as by SIGTERM
 """
+
+
+INTERRUPTED = 130
 
 
 @click.command("run", epilog=_RUN_EXAMPLES)
@@ -74,4 +77,8 @@ def _serve(config: ServiceConfig, load: Callable[[], ServiceConfig]) -> None:
     """Run the service until it is told to end."""
     from otelbridge.service.serve import serve  # noqa: PLC0415
 
-    serve(config, load, os.environ)
+    try:
+        serve(config, load, os.environ)
+    except KeyboardInterrupt:
+        # Nothing is lost by it, which `main` would say.
+        raise click.exceptions.Exit(INTERRUPTED) from None

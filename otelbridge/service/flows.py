@@ -196,11 +196,19 @@ class Flow:
         self._done: list[Step] = []
         self._parts, self._part_bytes, self._must_be_whole = 0, 0, saved is None
         if saved:
+            # What was open by a rule that is gone comes out as incomplete.
+            self._output += self.stream.take()
+            self.is_dirty = self._must_be_whole = bool(self._output)
             self._parts = len(saved.parts)
             for step in saved.steps:
                 self._do(step)
             # What came of it was put into the outbox together with the step.
             self.stream.take()
+
+    @property
+    def problem(self) -> str:
+        """Why nothing of it can be read, in words; empty if it can be."""
+        return self.stream.problem or self.source.problem
 
     @property
     def has_ended(self) -> bool:
@@ -326,7 +334,7 @@ class Flow:
         account = report.summed(self.stream.accounting)
         counts = Counter(account.buckets)
         counts.update(
-            bytes=self.stream.bytes, spans=account.finished, incomplete=account.incomplete, not_kept=account.not_kept,
+            bytes=self.stream.bytes, bytes_refused=self.stream.bytes_unread, spans=account.finished, incomplete=account.incomplete, not_kept=account.not_kept,
             points=self.stream.points_made,
         )  # fmt: skip
         if self.stream.format:
