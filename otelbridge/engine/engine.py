@@ -92,7 +92,9 @@ class Engine:
         self._window: int | None = None
         self._gauge_second = 0
         self._outlet = Outlet(stream, self._accounting, self._series)
-        self._machines = self._machines_type(mapping.machines, stream, self._outlet, self._series, joins or {}, qemu_version)
+        self._machines = self._machines_type(
+            mapping.machines, stream, self._outlet, self._series, {} if joins is None else joins, qemu_version
+        )
         self._pairs = self._pairs_type(mapping.spans, stream, self._outlet, self._machines, index)
         self._machines.opened = self._pairs.adopt
         self._machines.closing = self._pairs.close_root

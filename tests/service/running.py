@@ -272,28 +272,14 @@ def _value(point: Any) -> Any:
     return bare.SerializeToString(deterministic=True)
 
 
-def converted(paths: Sequence[Path]) -> tuple[Spans, Totals]:
-    """What `convert` delivers of files, each by itself."""
+def converted(paths: Sequence[Path], *, together: bool = False) -> tuple[Spans, Totals]:
+    """What `convert` delivers of files, each by itself or all in one conversion."""
     with Receiver() as receiver:
-        convert_each(paths, receiver)
+        for group in [paths] if together else [[path] for path in paths]:
+            command = [sys.executable, "-m", "otelbridge", "convert", *map(str, group), "--to", receiver.http_url]
+            done = subprocess.run(command, env=environment(), capture_output=True, check=False)
+            assert done.returncode in (0, 7), done.stderr
         return received(receiver)
-
-
-def convert_each(paths: Sequence[Path], receiver: Receiver) -> None:
-    """Convert files, each by itself, and deliver what comes out."""
-
-    def convert(path: Path) -> None:
-        command = [*OTELBRIDGE, "convert", str(path), "--to", receiver.http_url]
-        done = subprocess.run(command, env=environment(), capture_output=True, check=False)
-        assert done.returncode in (0, 7), done.stderr
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(convert, paths))
-
-
-def bodies(receiver: Receiver, wanted: Signal) -> list[bytes]:
-    """The requests of a signal that a receiver has got."""
-    return [body for signal, body in receiver.requests if signal == wanted]
 
 
 def received(receiver: Receiver) -> tuple[Spans, Totals]:
