@@ -275,11 +275,29 @@ def _value(point: Any) -> Any:
 def converted(paths: Sequence[Path], *, together: bool = False) -> tuple[Spans, Totals]:
     """What `convert` delivers of files, each by itself or all in one conversion."""
     with Receiver() as receiver:
-        for group in [paths] if together else [[path] for path in paths]:
-            command = [sys.executable, "-m", "otelbridge", "convert", *map(str, group), "--to", receiver.http_url]
-            done = subprocess.run(command, env=environment(), capture_output=True, check=False)
-            assert done.returncode in (0, 7), done.stderr
+        if together:
+            convert(paths, receiver)
+        else:
+            convert_each(paths, receiver)
         return received(receiver)
+
+
+def convert(paths: Sequence[Path], receiver: Receiver) -> None:
+    """Convert files in one conversion and deliver what comes out."""
+    command = [*OTELBRIDGE, "convert", *map(str, paths), "--to", receiver.http_url]
+    done = subprocess.run(command, env=environment(), capture_output=True, check=False)
+    assert done.returncode in (0, 7), done.stderr
+
+
+def convert_each(paths: Sequence[Path], receiver: Receiver) -> None:
+    """Convert files, each by itself, and deliver what comes out."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda path: convert([path], receiver), paths))
+
+
+def bodies(receiver: Receiver, wanted: Signal) -> list[bytes]:
+    """The requests of a signal that a receiver has got."""
+    return [body for signal, body in receiver.requests if signal == wanted]
 
 
 def received(receiver: Receiver) -> tuple[Spans, Totals]:
