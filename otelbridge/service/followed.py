@@ -389,7 +389,7 @@ class FollowedFile:
             # What stands behind another target of a symbolic link is another log.
             entries.append(Entry(part, replace(unread(part), begins=chain not in {None, file.chain})))
             chain = file.chain
-        return entries
+        return _without_copies(entries, files)
 
     def _take(self, entries: Sequence[Entry]) -> None:
         self._entries.extend(entries)
@@ -456,6 +456,20 @@ def kind_of(found: os.stat_result) -> str:
 
 def _is_as_read(mark: Mark, found: os.stat_result) -> bool:
     return found.st_size == mark.offset and found.st_mtime_ns == mark.mtime_ns
+
+
+def _without_copies(entries: list[Entry], files: Sequence[Found]) -> list[Entry]:
+    """The entries without a copy of the last one, the file at the path: it was made, or is being made, to truncate that."""
+    if len(entries) < 2 or len(entries) < len(files) or not files[-1].last:  # noqa: PLR2004  # a copy and what it is made of
+        return entries
+    last, kept = entries[-1], []
+    for entry in entries[:-1]:
+        whole = None if entry.part.packed else at_end(entry.part)
+        if whole is None or whole.is_weak or not holds(last.part, whole):
+            kept.append(entry)
+        else:
+            last.mark = replace(last.mark, begins=last.mark.begins or entry.mark.begins)
+    return [*kept, last]
 
 
 def _both(one: str, other: str) -> str:
