@@ -33,6 +33,91 @@ class Piece(NamedTuple):
     lost: str = ""
 
 
+class _Plan(NamedTuple):
+    """What is read next.
+
+    Attributes:
+        found: The index of the part that was read, None where it is not among the files.
+        files: The files to read, in order.
+        entries: They, open: up to one that cannot be opened, and without copies of the last.
+        is_cut: Whether one could not be opened.
+    """
+
+    found: int | None
+    files: Sequence[Found]
+    entries: list[Entry]
+    is_cut: bool
+
+    def must_wait(self, problem: str) -> bool:
+        """Whether nothing can be said yet: what cannot be opened may be what is looked for, or what comes first."""
+        return bool(problem and self.found is None) or (self.is_cut and not self.entries)
+
+
+def _to_resume(candidates: Candidates, mark: Mark) -> _Plan:
+    """The part that the mark was made of, and what follows it."""
+    files = candidates.found
+    index = find(mark, files, lambda file: candidates.holds(file, mark))
+    if index is None:
+        return _plan(candidates, None, newer(files, mark.mtime_ns, candidates.chain))
+    plan = _plan(candidates, index, [files[index], *after(files, index, mark.mtime_ns)], files[index].chain)
+    for first in plan.entries[:1]:
+        first.mark = read_before(first.part, mark)
+    return plan
+
+
+def _to_extend(candidates: Candidates, last: Entry, mtime_ns: int) -> _Plan:
+    """What follows a part that is open."""
+    files = candidates.found
+    index = next((index for index, file in enumerate(files) if file.identity == last.part.identity), None)
+    if index is not None:
+        return _plan(candidates, index, after(files, index, mtime_ns), files[index].chain)
+    whole = at_end(last.part)
+    index = find(whole, files, lambda file: candidates.holds(file, whole))
+    if index is None:
+        return _plan(candidates, None, newer(files, mtime_ns, candidates.chain))
+    plan = _plan(candidates, index, [files[index], *after(files, index, mtime_ns)], files[index].chain)
+    for first in plan.entries[:1]:
+        first.goes_on = True
+    return plan
+
+
+def _plan(candidates: Candidates, found: int | None, files: Sequence[Found], chain: int | None = None) -> _Plan:
+    entries: list[Entry] = []
+    for file in files:
+        part = candidates.part(file)
+        if part is None:
+            return _Plan(found, files, entries, is_cut=True)
+        # What stands behind another target of a symbolic link is another log.
+        entries.append(Entry(part, replace(unread(part), begins=chain not in {None, file.chain})))
+        chain = file.chain
+    if files and files[-1].last:
+        entries = _without_copies(entries)
+    return _Plan(found, files, entries, is_cut=False)
+
+
+def _without_copies(entries: list[Entry]) -> list[Entry]:
+    """The entries without a copy of the last one, the file at the path: it was made, or is being made, to truncate that."""
+    last, kept = entries[-1], []
+    for entry in entries[:-1]:
+        if _is_copy(entry.part, last):
+            last.mark = replace(last.mark, begins=last.mark.begins or entry.mark.begins)
+        else:
+            kept.append(entry)
+    if len(kept) == len(entries) - 1 and not holds(last.part, last.mark):
+        # Truncated since it was opened: what it held then is in the copy.
+        last.mark = replace(unread(last.part), begins=last.mark.begins)
+    return [*kept, last]
+
+
+def _is_copy(part: Part, last: Entry) -> bool:
+    if part.packed:
+        return False
+    whole = at_end(part)
+    if not whole.size:
+        return last.mark.size > 0  # either nobody writes to it any more, or a copy was just begun
+    return not whole.is_weak and holds(last.part, whole)
+
+
 class FollowedFile:
     """One stream: a path and its rotated parts.
 
@@ -189,7 +274,7 @@ class FollowedFile:
         if not mark.is_weak or entry.part.packed or entry.part.stat().st_mtime_ns == mark.mtime_ns:
             return False
         with Candidates(self.path, mark.real) as candidates:
-            index = find(mark, candidates.found, lambda file: candidates.holds(file, mark))
+            index = candidates.decide(lambda: find(mark, candidates.found, lambda file: candidates.holds(file, mark)))
             return index is not None and candidates.found[index].identity != mark.identity
 
     def _leave(self) -> None:
@@ -306,24 +391,17 @@ class FollowedFile:
         """Find the part that was read, and open it and all that follow it."""
         same = None if mark.is_weak else self._same_at_path(mark)
         if same is not None:
-            self._take([Entry(same, read_before(same, mark))])
+            self._take([Entry(same, read_before(same, mark))], "")
             return
         with Candidates(self.path, mark.real) as candidates:
-            index = find(mark, candidates.found, lambda file: candidates.holds(file, mark))
-            if index is None and candidates.problem:
+            plan = candidates.decide(lambda: _to_resume(candidates, mark))
+            if plan is None or plan.must_wait(candidates.problem):
                 self.problem = candidates.problem
                 return
-            if index is None:
-                following = newer(candidates.found, mark.mtime_ns, candidates.chain)
-                entries = self._opened(candidates, following)
-                self._tell_gone(mark, following)
-            else:
-                same_file = candidates.found[index]
-                following = after(candidates.found, index, mark.mtime_ns)
-                entries = self._opened(candidates, [same_file, *following], same_file.chain)
-                entries[0].mark = read_before(entries[0].part, mark)
-            candidates.release(entry.part for entry in entries)
-            self._take(entries)
+            if plan.found is None:
+                self._tell_gone(mark, plan.files)
+            candidates.release(entry.part for entry in plan.entries)
+            self._take(plan.entries, candidates.problem if plan.is_cut else "")
 
     def _same_at_path(self, mark: Mark) -> Part | None:
         """The file at the path, open, if it is the one that was read."""
@@ -342,28 +420,14 @@ class FollowedFile:
         found = last.part.stat()
         last.see(found)
         with Candidates(self.path, last.mark.real) as candidates:
-            files = candidates.found
-            index = next((index for index, file in enumerate(files) if file.identity == last.part.identity), None)
-            copy: list[Found] = []
-            if index is None:
-                whole = at_end(last.part)
-                index = find(whole, files, lambda file: candidates.holds(file, whole))
-                copy = [] if index is None else [files[index]]
-            if index is None and candidates.problem:
+            plan = candidates.decide(lambda: _to_extend(candidates, last, found.st_mtime_ns))
+            if plan is None or plan.must_wait(candidates.problem):
                 self.problem = candidates.problem
                 return
-            if index is None:
-                following = newer(files, found.st_mtime_ns, candidates.chain)
-                entries = self._opened(candidates, following)
-                if entries:
-                    entries[0].mark = self._after_unknown(found, entries[0].mark, following[0])
-            else:
-                following = after(files, index, found.st_mtime_ns)
-                entries = self._opened(candidates, copy + following, files[index].chain)
-                if copy and entries:
-                    entries[0].goes_on = True
-            candidates.release(entry.part for entry in entries)
-            self._take(entries)
+            if plan.found is None and plan.entries:
+                plan.entries[0].mark = self._after_unknown(found, plan.entries[0].mark, plan.files[0])
+            candidates.release(entry.part for entry in plan.entries)
+            self._take(plan.entries, candidates.problem if plan.is_cut else "")
 
     def _extend_again(self) -> None:
         """Open anew what follows the first part: the next one may have been copied and truncated while the first was read."""
@@ -378,21 +442,9 @@ class FollowedFile:
         else:
             old.part.close()
 
-    def _opened(self, candidates: Candidates, files: Sequence[Found], chain: int | None = None) -> list[Entry]:
-        """Entries of these files, unread, up to one that cannot be opened: what comes after it has to wait."""
-        entries: list[Entry] = []
-        for file in files:
-            part = candidates.part(file)
-            if part is None:
-                self.problem = candidates.problem
-                break
-            # What stands behind another target of a symbolic link is another log.
-            entries.append(Entry(part, replace(unread(part), begins=chain not in {None, file.chain})))
-            chain = file.chain
-        return _without_copies(entries, files)
-
-    def _take(self, entries: Sequence[Entry]) -> None:
+    def _take(self, entries: Sequence[Entry], problem: str) -> None:
         self._entries.extend(entries)
+        self.problem = problem
         if self._entries:
             self._mark, self._resting = None, False
         self._next_look_s = 0.0
@@ -456,20 +508,6 @@ def kind_of(found: os.stat_result) -> str:
 
 def _is_as_read(mark: Mark, found: os.stat_result) -> bool:
     return found.st_size == mark.offset and found.st_mtime_ns == mark.mtime_ns
-
-
-def _without_copies(entries: list[Entry], files: Sequence[Found]) -> list[Entry]:
-    """The entries without a copy of the last one, the file at the path: it was made, or is being made, to truncate that."""
-    if len(entries) < 2 or len(entries) < len(files) or not files[-1].last:  # noqa: PLR2004  # a copy and what it is made of
-        return entries
-    last, kept = entries[-1], []
-    for entry in entries[:-1]:
-        whole = None if entry.part.packed else at_end(entry.part)
-        if whole is None or whole.is_weak or not holds(last.part, whole):
-            kept.append(entry)
-        else:
-            last.mark = replace(last.mark, begins=last.mark.begins or entry.mark.begins)
-    return [*kept, last]
 
 
 def _both(one: str, other: str) -> str:
