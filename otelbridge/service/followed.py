@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
@@ -141,7 +142,7 @@ class FollowedFile:
         self._mark: Mark | None = None  # where it is read on when no part is open
         self._resting = False
         self._at_end = at_end
-        self._away = self._replaced = False
+        self._away = self._replaced = self._moved = False
         self._lost, self._begins = "", False
         self._grew_s = clock()
         self._next_look_s = 0.0
@@ -184,7 +185,7 @@ class FollowedFile:
     @property
     def at_risk(self) -> bool:
         """What is not read yet lies in a part that was rotated away or unlinked: it may vanish."""
-        parts = list(self._entries) if self._away or self._replaced else list(self._entries)[:-1]
+        parts = list(self._entries) if self._moved else list(self._entries)[:-1]
         return any(entry.lag_bytes for entry in parts)
 
     @property
@@ -207,7 +208,11 @@ class FollowedFile:
         now_s = self._clock()
         if now_s < self._next_look_s:
             return None
-        piece = self._next_piece(limit_bytes)
+        try:
+            piece = self._next_piece(limit_bytes)
+        except OSError as error:
+            self._fail(error)
+            return None
         if piece is not None:
             self._grew_s, self._next_look_s = now_s, 0.0
         elif now_s - self._grew_s > IDLE_AFTER_S:
@@ -228,9 +233,6 @@ class FollowedFile:
                 data = entry.read(limit_bytes)
             except DamagedError as error:
                 return self._cut(entry, error)
-            except OSError as error:
-                self.problem = unreadable(entry.part.real, error)
-                return None
             if data is None:
                 self._start_over()
             elif data or self._lost or entry.mark.lost:
@@ -312,10 +314,21 @@ class FollowedFile:
         self._away = isinstance(found, FileNotFoundError | NotADirectoryError)
         self._replaced = isinstance(found, os.stat_result) and not stat.S_ISREG(found.st_mode)
         self.problem = self._problem(found)
-        if isinstance(found, os.stat_result) and not self._replaced:
-            self._look_at_file(found)
-        elif self._away or self._replaced:
-            self._look_without_file()
+        try:
+            if isinstance(found, os.stat_result) and not self._replaced:
+                self._look_at_file(found)
+                self._moved = self.is_open and self._entries[-1].part.identity != (found.st_dev, found.st_ino)
+            elif self._away or self._replaced:
+                self._moved = True
+                self._look_without_file()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """A file that is open cannot be read: say so, and open it anew if its server has forgotten it."""
+        self.problem = unreadable(self.path, error)
+        if error.errno == errno.ESTALE:
+            self.close()
 
     def _problem(self, found: os.stat_result | OSError) -> str:
         if isinstance(found, OSError):
@@ -444,7 +457,7 @@ class FollowedFile:
 
     def _take(self, entries: Sequence[Entry], problem: str) -> None:
         self._entries.extend(entries)
-        self.problem = problem
+        self.problem = problem or self.problem
         if self._entries:
             self._mark, self._resting = None, False
         self._next_look_s = 0.0
@@ -452,7 +465,7 @@ class FollowedFile:
     def _tell_gone(self, mark: Mark, following: Sequence[Found]) -> None:
         """What to say where the part that was read is nowhere."""
         self._begins = True
-        self._lost = mark.lost
+        self._lost = _both(self._lost, mark.lost)
         if not following:
             self._mark = replace(mark, ended=True, begins=False, lost="")
         if mark.ended:
