@@ -319,8 +319,8 @@ class FollowedFile:
                 self._look_at_file(found)
                 self._moved = self.is_open and self._entries[-1].part.identity != (found.st_dev, found.st_ino)
             elif self._away or self._replaced:
-                self._moved = True
-                self._look_without_file()
+                was_there, self._moved = not self._moved, True
+                self._look_without_file(was_there)
         except OSError as error:
             self._fail(error)
 
@@ -364,7 +364,10 @@ class FollowedFile:
         else:
             entry.mark = replace(unread(entry.part), begins=mark.begins, lost=mark.lost)
 
-    def _look_without_file(self) -> None:
+    def _look_without_file(self, was_there: bool) -> None:
+        self._know_head()
+        if was_there and self._entries:
+            self._extend()  # a file may have come and been rotated away since the last look
         if len(self._entries) == 1:
             entry = self._entries[0]
             found = entry.part.stat()
@@ -446,9 +449,12 @@ class FollowedFile:
         """Open anew what follows the first part: the next one may have been copied and truncated while the first was read."""
         old = self._entries.pop()
         self._extend()
+        whole = at_end(old.part)
         if len(self._entries) == 1:
             self._entries.append(old)
-        elif all(entry.part.identity != old.part.identity for entry in self._entries) and old.part.stat().st_size:
+        elif whole.size and not any(
+            entry.part.identity == old.part.identity or holds(entry.part, whole) for entry in self._entries
+        ):
             # Unlinked, but not before something was written to it.
             self._entries[-1].mark = replace(self._entries[-1].mark, begins=True)
             self._entries.insert(len(self._entries) - 1, old)
