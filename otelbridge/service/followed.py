@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from otelbridge.service.entry import Entry, at_end, read_before, unread
 from otelbridge.service.parts import Candidates, DamagedError, Part, holds, open_part, unreadable
-from otelbridge.service.rotation import Found, Mark, after, find, is_packed, newer
+from otelbridge.service.plan import plan_to_extend, plan_to_resume
+from otelbridge.service.rotation import Found, Mark, find, is_packed
 
 IDLE_AFTER_S = 10.0
 LOOK_S = 1.0
@@ -32,91 +33,6 @@ class Piece(NamedTuple):
     data: bytes
     begins: bool = False
     lost: str = ""
-
-
-class _Plan(NamedTuple):
-    """What is read next.
-
-    Attributes:
-        found: The index of the part that was read, None where it is not among the files.
-        files: The files to read, in order.
-        entries: They, open: up to one that cannot be opened, and without copies of the last.
-        is_cut: Whether one could not be opened.
-    """
-
-    found: int | None
-    files: Sequence[Found]
-    entries: list[Entry]
-    is_cut: bool
-
-    def must_wait(self, problem: str) -> bool:
-        """Whether nothing can be said yet: what cannot be opened may be what is looked for, or what comes first."""
-        return bool(problem and self.found is None) or (self.is_cut and not self.entries)
-
-
-def _to_resume(candidates: Candidates, mark: Mark) -> _Plan:
-    """The part that the mark was made of, and what follows it."""
-    files = candidates.found
-    index = find(mark, files, lambda file: candidates.holds(file, mark))
-    if index is None:
-        return _plan(candidates, None, newer(files, mark.mtime_ns, candidates.chain))
-    plan = _plan(candidates, index, [files[index], *after(files, index, mark.mtime_ns)], files[index].chain)
-    for first in plan.entries[:1]:
-        first.mark = read_before(first.part, mark)
-    return plan
-
-
-def _to_extend(candidates: Candidates, last: Entry, mtime_ns: int) -> _Plan:
-    """What follows a part that is open."""
-    files = candidates.found
-    index = next((index for index, file in enumerate(files) if file.identity == last.part.identity), None)
-    if index is not None:
-        return _plan(candidates, index, after(files, index, mtime_ns), files[index].chain)
-    whole = at_end(last.part)
-    index = find(whole, files, lambda file: candidates.holds(file, whole))
-    if index is None:
-        return _plan(candidates, None, newer(files, mtime_ns, candidates.chain))
-    plan = _plan(candidates, index, [files[index], *after(files, index, mtime_ns)], files[index].chain)
-    for first in plan.entries[:1]:
-        first.goes_on = True
-    return plan
-
-
-def _plan(candidates: Candidates, found: int | None, files: Sequence[Found], chain: int | None = None) -> _Plan:
-    entries: list[Entry] = []
-    for file in files:
-        part = candidates.part(file)
-        if part is None:
-            return _Plan(found, files, entries, is_cut=True)
-        # What stands behind another target of a symbolic link is another log.
-        entries.append(Entry(part, replace(unread(part), begins=chain not in {None, file.chain})))
-        chain = file.chain
-    if files and files[-1].last:
-        entries = _without_copies(entries)
-    return _Plan(found, files, entries, is_cut=False)
-
-
-def _without_copies(entries: list[Entry]) -> list[Entry]:
-    """The entries without a copy of the last one, the file at the path: it was made, or is being made, to truncate that."""
-    last, kept = entries[-1], []
-    for entry in entries[:-1]:
-        if _is_copy(entry.part, last):
-            last.mark = replace(last.mark, begins=last.mark.begins or entry.mark.begins)
-        else:
-            kept.append(entry)
-    if len(kept) == len(entries) - 1 and not holds(last.part, last.mark):
-        # Truncated since it was opened: what it held then is in the copy.
-        last.mark = replace(unread(last.part), begins=last.mark.begins)
-    return [*kept, last]
-
-
-def _is_copy(part: Part, last: Entry) -> bool:
-    if part.packed:
-        return False
-    whole = at_end(part)
-    if not whole.size:
-        return last.mark.size > 0  # either nobody writes to it any more, or a copy was just begun
-    return not whole.is_weak and holds(last.part, whole)
 
 
 class FollowedFile:
@@ -410,7 +326,7 @@ class FollowedFile:
             self._take([Entry(same, read_before(same, mark))], "")
             return
         with Candidates(self.path, mark.real) as candidates:
-            plan = candidates.decide(lambda: _to_resume(candidates, mark))
+            plan = candidates.decide(lambda: plan_to_resume(candidates, mark))
             if plan is None or plan.must_wait(candidates.problem):
                 self.problem = candidates.problem
                 return
@@ -436,7 +352,7 @@ class FollowedFile:
         found = last.part.stat()
         last.see(found)
         with Candidates(self.path, last.mark.real) as candidates:
-            plan = candidates.decide(lambda: _to_extend(candidates, last, found.st_mtime_ns))
+            plan = candidates.decide(lambda: plan_to_extend(candidates, last, found.st_mtime_ns))
             if plan is None or plan.must_wait(candidates.problem):
                 self.problem = candidates.problem
                 return
