@@ -12,7 +12,7 @@ import pytest
 
 from otelbridge.service.followed import Piece
 from otelbridge.service.pipes import FollowedJournal, FollowedPipe
-from tests.conftest import need
+from tests.conftest import PROJECT, need
 from tests.service.rotating import Clock
 
 REMOTE = "/lib/systemd/systemd-journal-remote"
@@ -216,7 +216,7 @@ def test_journalctl_ends_with_the_service_however_that_ends(journal: Journal) ->
         "print(stream._child.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-c", code, str(journal.folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())}) as service:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(PROJECT)}) as service:
         assert service.stdout is not None
         child = Path("/proc", service.stdout.readline().decode().strip(), "cmdline")
     end_s = time.monotonic() + WAIT_S
