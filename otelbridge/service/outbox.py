@@ -184,7 +184,7 @@ class ServiceOutbox:
         self._unreadable = ""
         self._trouble: _Trouble | None = None
         self._try_again_s, self._wait_s = 0.0, _TRY_AGAIN_S
-        self._anew_s = -_ANEW_EVERY_S
+        self._anew_s, self._trouble_told_s = -_ANEW_EVERY_S, -_TELL_AGAIN_S
         self._wants_states = self._is_closed = False
 
         self._changed = threading.Condition()
@@ -310,9 +310,12 @@ class ServiceOutbox:
         route = (destination, signal)
         with self._changed:
             self._changed.wait_for(lambda: stop.is_set() or self._is_closed or self._queues.get(route), timeout_s)
-            if stop.is_set() or self._is_closed or not self._queues.get(route):
-                return None
-            number = heapq.heappop(self._queues[route])
+            queue = None if stop.is_set() or self._is_closed else self._queues.get(route)
+            number = heapq.heappop(queue) if queue else None
+        if number is None:
+            if self._is_closed:
+                stop.wait(timeout_s)
+            return None
         with self._disk:
             entry = self._unwritten.requests.get(number) or self._do(lambda outbox: self._fetch(outbox, number))
             with self._changed:
@@ -622,7 +625,9 @@ class ServiceOutbox:
         self._wait_s = min(2 * self._wait_s, _LONGEST_TRY_AGAIN_S) if self._unreadable else _TRY_AGAIN_S
         self._try_again_s = time.monotonic() + self._wait_s
         words = f"The outbox is in memory only, and is lost if the service ends: {error}"
-        if self._trouble is None or self._trouble.words != words:
+        is_due = time.monotonic() - self._trouble_told_s >= _TELL_AGAIN_S
+        if self._trouble is None or (self._trouble.words != words and is_due):
+            self._trouble_told_s = time.monotonic()
             _log.error("%s", words)
         self._trouble = _Trouble(words, self._trouble.since_ns if self._trouble else self._now_ns())
 
