@@ -347,6 +347,9 @@ class Pairs:
 
     def restore(self, state: Mapping[str, Any], loader: Loader) -> None:
         """Go on from `snapshot`; a rule that is gone is let go."""
+        for known in self.states.values():
+            if known.endings is not None:
+                known.endings.clear()
         for name, (number, spans) in state.items():
             if name in self.states:
                 self.states[name].number = number
