@@ -49,7 +49,7 @@ def test_systemd_hears_what_happens(systemd: tuple[socket.socket, str]) -> None:
     assert not has_more(listener)
 
 
-def test_the_watchdog_hears_every_half_of_its_limit(systemd: tuple[socket.socket, str]) -> None:
+def test_the_watchdog_hears_every_quarter_of_its_limit(systemd: tuple[socket.socket, str]) -> None:
     listener, name = systemd
     clock_ns = [0]
     env = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "77"}
