@@ -20,7 +20,7 @@ from otelbridge.service.health import HealthServer
 from otelbridge.service.log import ServiceLog, fields, set_up
 from otelbridge.service.notify import Notifier
 from otelbridge.service.outbox import ServiceOutbox
-from otelbridge.service.senders import Senders
+from otelbridge.service.senders import Senders, secrets_of
 from otelbridge.service.service import Service
 from otelbridge.service.telemetry import SelfTelemetry
 
@@ -220,10 +220,10 @@ class _Watch:
 
 
 def _secrets(config: ServiceConfig) -> list[str]:
-    """The values of headers, which must not stand in any message."""
+    """What must not stand in any message, whoever writes it."""
     return [
-        value
+        secret
         for destination in config.destinations
         for endpoint in destination.endpoints.values()
-        for _, value in endpoint.headers
+        for secret in secrets_of(endpoint)
     ]
