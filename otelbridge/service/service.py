@@ -87,6 +87,7 @@ class Service:
         # What was written while it was down is read and committed at once.
         self._committed_s = self._gauged_s = -math.inf
         self._is_full = False
+        self._counters_kept = b""
 
     # --- the loop -----------------------------------------------------------------------------------
 
@@ -196,10 +197,14 @@ class Service:
         if self._outbox.states_wanted() or whole:
             # A database was begun anew, or this is the last time.
             states |= self._inputs.all()
+            self._counters_kept = b""
+        counters = json.dumps(self._counters.snapshot()).encode()
+        if counters != self._counters_kept:
+            # A total that was told and is forgotten would be lower after a restart.
+            states[_COUNTERS] = self._counters_kept = counters
         if not states and not self._requests:
             self._outbox.commit({}, [])
             return
-        states[_COUNTERS] = json.dumps(self._counters.snapshot()).encode()
         if self._is_full and self._requests:
             # What was read all the same would have vanished: the oldest makes room for it.
             self._outbox.make_room(sum(len(request.body) for _, request in self._requests))
@@ -331,6 +336,8 @@ class Service:
         while time.monotonic() < deadline_s - _LAST_S and self._is_being_sent():
             time.sleep(_LOOK_S)
         self._senders.stop(deadline_s)
+        # With what was counted of the last deliveries.
+        self.commit()
         self._inputs.close()
 
 
