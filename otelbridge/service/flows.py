@@ -304,8 +304,8 @@ class Flow:
         account = report.summed(self.stream.accounting)
         counts = Counter(account.buckets)
         counts.update(
-            bytes=self.stream.bytes, bytes_refused=self.stream.bytes_unread, spans=account.finished, incomplete=account.incomplete, not_kept=account.not_kept,
-            points=self.stream.points_made,
+            bytes=self.stream.bytes, bytes_refused=self.stream.bytes_unread, spans=account.finished,
+            incomplete=account.incomplete, not_kept=account.not_kept, points=self.stream.points_made,
         )  # fmt: skip
         if self.stream.format:
             counts[FORMATS[self.stream.format].unit] = account.total

@@ -28,6 +28,8 @@ WATCH_S = 2.0
 """How often the files of the configuration are looked at for a change."""
 _STATUS_S = 10.0
 _PROBLEMS_TOLD = 20
+_ONLY_AT_START = ("outbox", "health")
+"""Sections of the configuration that hold what cannot change while the service runs."""
 _log = logging.getLogger(__name__)
 
 
@@ -153,6 +155,7 @@ class _Loop:
     def _reload(self, load: Callable[[], ServiceConfig]) -> None:
         self._notifier.reloading()
         self._watch.look()
+        before = self._service.config
         try:
             config = load()
             self._log.hide(_secrets(config))
@@ -163,7 +166,11 @@ class _Loop:
         else:
             self._telemetry.update(config)
             self._watch.follow(config)
+            self._log.follow(config.log)
             _log.info("The configuration was read again and is in force.")
+            for section in _ONLY_AT_START:
+                if getattr(config, section) != getattr(before, section):
+                    _log.warning("A change under '%s' counts only from the next start on; restart the service for it.", section)
         self._notifier.ready()
 
 

@@ -23,7 +23,7 @@ from otelbridge.service.flows import Flow
 from otelbridge.service.inputs import Inputs, kinds_of
 from otelbridge.service.outbox import Amount, Route, ServiceOutbox
 from otelbridge.service.senders import Senders
-from otelbridge.service.streams import Output
+from otelbridge.service.streams import Kind, Output
 from otelbridge.stats import STATS
 
 COMMIT_S = 1.0
@@ -300,6 +300,11 @@ class Service:
             OtelbridgeError: Its mappings or catalogue are not as they should be; everything stays as it was.
         """
         kinds = kinds_of(config)
+        with self._lock:
+            self._go_on(config, kinds)
+
+    def _go_on(self, config: ServiceConfig, kinds: list[Kind]) -> None:
+        """Go on with another configuration that can be used."""
         self.commit()
         before, now_s = self._inputs, time.monotonic()
         states = before.all()
@@ -329,16 +334,18 @@ class Service:
 
     def end(self, deadline_s: float) -> None:
         """Let everything go out that can without ending what is open, and put the rest into the outbox."""
-        for flow in self._inputs.flows.values():
-            flow.pause()
-            self._collect(flow)
-        self.commit(whole=True)
+        with self._lock:
+            for flow in self._inputs.flows.values():
+                flow.pause()
+                self._collect(flow)
+            self.commit(whole=True)
         while time.monotonic() < deadline_s - _LAST_S and self._is_being_sent():
             time.sleep(_LOOK_S)
         self._senders.stop(deadline_s)
-        # With what was counted of the last deliveries.
-        self.commit()
-        self._inputs.close()
+        with self._lock:
+            # With what was counted of the last deliveries.
+            self.commit()
+            self._inputs.close()
 
 
 def _plain(body: bytes | None) -> dict[str, Any] | None:

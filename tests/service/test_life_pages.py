@@ -17,9 +17,7 @@ from tests.receiver import Receiver
 from tests.service.living import NOBODY, RECORDING, all_read, append, counter, drained, ended, later, log_in
 from tests.service.running import Running, config_for, converted, received, running, until
 
-HASTY = (
-    "import otelbridge.service.health as health; health.HEART_LIMIT_S = 1.0; from otelbridge.cli import main; main()"
-)
+HASTY = "import otelbridge.service.health as health; health.HEART_LIMIT_S = 1.0; from otelbridge.cli import main; main()"
 """A loop that has not beaten for a second hangs, instead of half a minute."""
 
 
@@ -41,7 +39,8 @@ def test_all_pages_of_a_service_that_does_well(tmp_path: Path) -> None:
         status = service.status()
         (one,) = status["inputs"]
         assert {key: one[key] for key in ("path", "format", "problem", "bytes", "lag_bytes", "lag_s", "gone")} == {
-            "path": str(path), "format": "log", "problem": "", "bytes": len(RECORDING), "lag_bytes": 0, "lag_s": 0.0, "gone": False,
+            "path": str(path), "format": "log", "problem": "", "bytes": len(RECORDING), "lag_bytes": 0, "lag_s": 0.0,
+            "gone": False,
         }  # fmt: skip
         assert status["ready"] is True
         assert status["problems"] == []

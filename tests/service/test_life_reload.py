@@ -184,3 +184,14 @@ def test_each_bad_version_is_told_and_a_good_one_is_taken(tmp_path: Path) -> Non
         service.write_config()
         service.send(signal.SIGHUP)
         taken(service)
+
+
+def test_what_can_change_at_once_does_and_what_cannot_is_told(tmp_path: Path) -> None:
+    with running(tmp_path, config_for(tmp_path, NOBODY)) as service:
+        outbox = {"folder": str(tmp_path / "another")}
+        service.write_config(log={"format": "json"}, shutdown={"grace": "1s"}, outbox=outbox)
+        until(lambda: '"message": "The configuration was read again' in service.log)
+        until(lambda: "under 'outbox' counts only from the next start on" in service.log)
+        assert "under 'health'" not in service.log
+        assert service.stop() == 0
+    assert not (tmp_path / "another").exists()

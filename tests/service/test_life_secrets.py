@@ -13,7 +13,7 @@ from tests.receiver import Answer, Receiver
 from tests.service.living import RECORDING, all_read, log_in
 from tests.service.running import OTELBRIDGE, Running, config_for, environment, running, until
 
-SECRET = "hunter2-s3cr3t"
+SECRET = "hunter2-s3cr3t"  # noqa: S105 - what is looked for
 HEADERS: dict[str, Any] = {
     "by a variable": {"headers": {"authorization": "Bearer ${env:TOKEN}"}},
     "by a file": {"headers": {"authorization": {"file": "token"}}},
@@ -107,7 +107,8 @@ def test_the_headers_of_the_variable_are_shown_nowhere(tmp_path: Path) -> None:
 
 def test_a_refused_reload_does_not_show_a_new_secret(tmp_path: Path) -> None:
     with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver)) as service:
-        wrong = {"receiver": {"endpoint": receiver.http_url, "headers": {"authorization": f"Bearer {SECRET}", "bad name": SECRET}}}
+        headers = {"authorization": f"Bearer {SECRET}", "bad name": SECRET}
+        wrong = {"receiver": {"endpoint": receiver.http_url, "headers": headers}}
         (tmp_path / "otelbridge.yaml").write_text(yaml.safe_dump({"version": 1, **service.config, "destinations": wrong}))
         until(lambda: "stays in force" in service.log)
         until(lambda: "otelbridge.yaml:" in service.log.split("stays in force")[1])
