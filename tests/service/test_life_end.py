@@ -67,6 +67,21 @@ def test_a_qemu_that_is_started_again_on_the_same_log_gives_new_spans_and_totals
         assert sum(max(count for _, _, count in series) for series in counts.values()) == begun + SECTIONS_ENDED
 
 
+def test_a_log_without_times_is_read_when_its_qemu_was_started_again_with_them(tmp_path: Path) -> None:
+    without = re.sub(rb"^\d+@[\d.]+:", b"", RECORDING, flags=re.M)
+    path = log_in(tmp_path, without)
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver)) as service:
+        until(lambda: "carry no time stamps" in service.log)
+        ended(service)
+        assert "carry no time stamps" in service.status()["inputs"][0]["problem"]
+        assert (receiver.spans(), receiver.points()) == ([], [])
+        append(path, RECORDING)
+        until(lambda: named(receiver, "migration"))
+        assert service.status()["inputs"][0]["problem"] == ""
+        assert service.status()["losses"] == {"otelbridge.reader.data_refused": len(without)}
+        assert service.stop() == 0
+
+
 def test_a_log_that_is_removed_is_ended_and_forgotten(tmp_path: Path) -> None:
     path, other = log_in(tmp_path, RECORDING[:HALF]), log_in(tmp_path, later(RECORDING, 600), "other.log")
     config = {"inputs": [{"files": str(tmp_path / "logs" / "*.log")}]}
