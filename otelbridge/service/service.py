@@ -310,7 +310,8 @@ class Service:
         states = before.all()
         self._outbox.commit(states, [])
         before.close()
-        self._inputs = Inputs(config, kinds, {key: body for key, body in states.items() if body is not None}, now_s)
+        kept = {key: body for key, body in states.items() if body is not None}
+        self._inputs = Inputs(config, kinds, kept, now_s, self.config.inputs)
         for path in before.flows.keys() - self._inputs.flows.keys():
             before.flows[path].end()
             self._collect(before.flows[path])

@@ -68,7 +68,7 @@ def test_a_qemu_that_is_started_again_on_the_same_log_gives_new_spans_and_totals
 
 
 def test_a_log_without_times_is_read_when_its_qemu_was_started_again_with_them(tmp_path: Path) -> None:
-    without = re.sub(rb"^\d+@[\d.]+:", b"", RECORDING, flags=re.M)
+    without = re.sub(rb"^\d+@[\d.]+:", b"", RECORDING, flags=re.MULTILINE)
     path = log_in(tmp_path, without)
     with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver)) as service:
         until(lambda: "carry no time stamps" in service.log)

@@ -195,3 +195,16 @@ def test_what_can_change_at_once_does_and_what_cannot_is_told(tmp_path: Path) ->
         assert "under 'health'" not in service.log
         assert service.stop() == 0
     assert not (tmp_path / "another").exists()
+
+
+def test_a_log_that_comes_just_before_a_reload_is_read_from_its_start(tmp_path: Path) -> None:
+    old = log_in(tmp_path, RECORDING[:HALF], "old.log")
+    inputs = [{"files": str(tmp_path / "logs" / "*.log"), "idle_timeout": "3s", "from": "end"}]
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver, inputs=inputs)) as service:
+        until(lambda: [one["path"] for one in service.status()["inputs"]] == [str(old)])
+        new = log_in(tmp_path, later(RECORDING, 600), "new.log")
+        service.send(signal.SIGHUP)
+        taken(service)
+        ended(service)
+        assert service.stop() == 0
+        assert received(receiver) == converted([new])
