@@ -38,10 +38,11 @@ def content(name: str) -> bytes:
 
 
 def kill_and_start(service: Running, kills: int, chance: random.Random) -> None:
-    for _ in range(kills):
+    for left in reversed(range(kills)):
         time.sleep(chance.uniform(0.0, 1.0))
         service.kill()
-        service.start(wait=chance.random() < 0.8)
+        # Now and then it is killed while it starts.
+        service.start(wait=not left or chance.random() < 0.8)
 
 
 def lived_through(folder: Path, names: Mapping[str, str], kills: int, seed: int) -> None:
