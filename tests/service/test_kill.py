@@ -18,7 +18,7 @@ RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
 WORLDS = (
     {"src.log": "debian-7.2/precopy-busy/src.log", "dst.log": "debian-7.2/precopy-busy/dst.log",
      "vm-1.log": "qemu-4.1.0-log/tls-ok/src.log"},
-    {"src.log": "qemu-10.2.0-log/postcopy/src.log.gz", "dst.log": "qemu-10.2.0-log/postcopy/dst.log.gz",
+    {"src.log": "qemu-10.2.0-log/postcopy/src.log.gz", "dst.log": "qemu-10.2.0-log/postcopy/dst.log",
      "vm-1.log": "debian-7.2/cancelled/src.log"},
     {"src.log": "debian-7.2/multifd/src.log", "dst.log": "debian-7.2/multifd/dst.log",
      "vm-1.log": "debian-7.2/two-vms-one-log/src.log"},
