@@ -50,6 +50,7 @@ COUNTED = {
     "points": "otelbridge.engine.points_made",
     "overflowed": "otelbridge.engine.tables_overflowed",
     "ends": "otelbridge.engine.streams_ended",
+    "failed": "otelbridge.engine.streams_failed",
     **{stat.bucket: stat.name for stat in STATS if stat.bucket},
 }
 """The counter of each sum that a flow gives."""
