@@ -14,8 +14,8 @@ from otelbridge.engine.shifts import Shifts
 from otelbridge.readers.formats import FORMATS
 from otelbridge.records import SECOND_NS, Attributes
 from otelbridge.service.alive import Qemu, is_running, qemu_of
-from otelbridge.service.joining import joined_of, plain_joined
 from otelbridge.service.streams import Kind, Output, Stream
+from otelbridge.service.trails import joined_of, plain_joined
 
 _log = logging.getLogger(__name__)
 _RUNNING, _SETTLED, _PAUSED, _ENDED = range(4)
