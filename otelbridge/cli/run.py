@@ -36,7 +36,9 @@ INTERRUPTED = 130
 
 @click.command("run", epilog=_RUN_EXAMPLES)
 @click.argument("files", nargs=-1, type=click.Path())
-@click.option("--config", type=PATH, metavar="FILE", help="The configuration; deploy/otelbridge.yaml shows all of it.")
+@click.option(
+    "--config", type=PATH, metavar="FILE", help="The configuration; deploy/otelbridge.yaml in the sources has all of it."
+)
 @click.option("--check", is_flag=True, help="Only check it, and print it with every default filled in and secrets hidden.")
 def run_command(files: tuple[str, ...], config: Path | None, check: bool) -> None:
     """Follow traces as they grow, for months, and deliver what they say.

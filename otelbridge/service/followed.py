@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
@@ -11,10 +12,11 @@ from typing import Any, NamedTuple
 
 from otelbridge.service.entry import Entry, at_end, read_before, unread
 from otelbridge.service.parts import Candidates, DamagedError, Part, holds, open_part, unreadable
-from otelbridge.service.rotation import Found, Mark, after, find, is_packed, newer
+from otelbridge.service.plan import plan_to_extend, plan_to_resume
+from otelbridge.service.rotation import Found, Mark, find, is_packed
 
 IDLE_AFTER_S = 10.0
-IDLE_LOOK_S = 1.0
+LOOK_S = 1.0
 UNLINKED_FOR_S = 60.0
 _STEPS = 200
 
@@ -56,7 +58,7 @@ class FollowedFile:
         self._mark: Mark | None = None  # where it is read on when no part is open
         self._resting = False
         self._at_end = at_end
-        self._away = self._replaced = False
+        self._away = self._replaced = self._moved = False
         self._lost, self._begins = "", False
         self._grew_s = clock()
         self._next_look_s = 0.0
@@ -99,7 +101,7 @@ class FollowedFile:
     @property
     def at_risk(self) -> bool:
         """What is not read yet lies in a part that was rotated away or unlinked: it may vanish."""
-        parts = list(self._entries) if self._away or self._replaced else list(self._entries)[:-1]
+        parts = list(self._entries) if self._moved else list(self._entries)[:-1]
         return any(entry.lag_bytes for entry in parts)
 
     @property
@@ -122,11 +124,15 @@ class FollowedFile:
         now_s = self._clock()
         if now_s < self._next_look_s:
             return None
-        piece = self._next_piece(limit_bytes)
+        try:
+            piece = self._next_piece(limit_bytes)
+        except OSError as error:
+            self._fail(error)
+            return None
         if piece is not None:
             self._grew_s, self._next_look_s = now_s, 0.0
         elif now_s - self._grew_s > IDLE_AFTER_S:
-            self._next_look_s = now_s + IDLE_LOOK_S
+            self._next_look_s = now_s + LOOK_S
         return piece
 
     def _next_piece(self, limit_bytes: int) -> Piece | None:
@@ -135,21 +141,21 @@ class FollowedFile:
             if not self._entries:
                 return self._told(b"") if self._lost else None
             entry = self._entries[0]
+            if self._is_doubtful(entry):
+                self._start_over()
+                continue
             may_leave = self._may_leave()  # before it is read: whoever writes to the next part has written all of this one
             try:
                 data = entry.read(limit_bytes)
             except DamagedError as error:
                 return self._cut(entry, error)
-            except OSError as error:
-                self.problem = unreadable(entry.part.real, error)
-                return None
             if data is None:
                 self._start_over()
             elif data or self._lost or entry.mark.lost:
                 return self._told(data)
             elif may_leave:
                 self._leave()
-            elif looked or self.idle_s > IDLE_LOOK_S:
+            elif looked or self.idle_s > LOOK_S:
                 return None
             else:
                 # It grew a moment ago, so it may have been rotated: parts of it should not vanish until the next scan.
@@ -172,23 +178,37 @@ class FollowedFile:
         if len(self._entries) == 1:
             return False
         following = self._entries[1]
-        if len(self._entries) > 2 or following.goes_on or following.part.stat().st_size:  # noqa: PLR2004  # one after the next
+        if len(self._entries) > 2 or following.goes_on:  # noqa: PLR2004  # there is one after the next
+            return True
+        found = following.part.stat()
+        if found.st_size or found.st_mtime_ns != following.mark.mtime_ns:
             return True
         # Whoever rotates by rename may tell the writer later: until the new file has a byte, the old one can grow.
         return not self._entries[0].part.stat().st_nlink and self.idle_s > UNLINKED_FOR_S
 
+    def _is_doubtful(self, entry: Entry) -> bool:
+        """Whether a file of which hardly a byte was known may have been copied and truncated since: there is a new part."""
+        mark = entry.mark
+        if not mark.is_weak or entry.part.packed or entry.part.stat().st_mtime_ns == mark.mtime_ns:
+            return False
+        with Candidates(self.path, mark.real) as candidates:
+            index = candidates.decide(lambda: find(mark, candidates.found, lambda file: candidates.holds(file, mark)))
+            return index is not None and candidates.found[index].identity != mark.identity
+
     def _leave(self) -> None:
         """Go on to the next part."""
+        if len(self._entries) == 2 and not self._entries[1].goes_on and self._entries[1].mark.is_weak:  # noqa: PLR2004  # and the next
+            self._extend_again()
+        following = self._entries[1]
+        if following.goes_on and not holds(following.part, self._entries[0].mark):
+            self._start_over()
+            return
         entry = self._entries.popleft()
         entry.part.close()
-        following = self._entries[0]
         self._begins, self._lost = self._begins or entry.mark.begins, _both(self._lost, entry.mark.lost)
         if following.goes_on:
             following.goes_on = False
-            if holds(following.part, entry.mark):
-                following.mark = read_before(following.part, replace(entry.mark, begins=False, lost=""))
-            else:
-                self._begins = True
+            following.mark = read_before(following.part, replace(entry.mark, begins=False, lost=""))
 
     def _cut(self, entry: Entry, error: DamagedError) -> Piece:
         """A packed part that is damaged is left where the damage begins."""
@@ -210,21 +230,32 @@ class FollowedFile:
         self._away = isinstance(found, FileNotFoundError | NotADirectoryError)
         self._replaced = isinstance(found, os.stat_result) and not stat.S_ISREG(found.st_mode)
         self.problem = self._problem(found)
-        if isinstance(found, os.stat_result) and not self._replaced:
-            self._look_at_file(found)
-        elif self._away or self._replaced:
-            self._look_without_file()
+        try:
+            if isinstance(found, os.stat_result) and not self._replaced:
+                self._look_at_file(found)
+                self._moved = self.is_open and self._entries[-1].part.identity != (found.st_dev, found.st_ino)
+            elif self._away or self._replaced:
+                was_there, self._moved = not self._moved, True
+                self._look_without_file(was_there)
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """A file that is open cannot be read: say so, and open it anew if its server has forgotten it."""
+        self.problem = unreadable(self.path, error)
+        if error.errno == errno.ESTALE:
+            self.close()
 
     def _problem(self, found: os.stat_result | OSError) -> str:
         if isinstance(found, OSError):
             return "" if self._away else unreadable(self.path, found)
         if not self._replaced:
             return ""
-        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe" if stat.S_ISFIFO(found.st_mode) else "a device"
-        return f"'{self.path}' is {kind} now, expected a file. It is read on when there is a file again."
+        return f"'{self.path}' is {kind_of(found)} now, expected a file. It is read on when there is a file again."
 
     def _look_at_file(self, found: os.stat_result) -> None:
         identity = found.st_dev, found.st_ino
+        self._know_head()
         if self._entries and self._entries[-1].part.identity != identity:
             self._extend()
         elif self._entries:
@@ -236,7 +267,23 @@ class FollowedFile:
         if self.lag_bytes:
             self._next_look_s = 0.0
 
-    def _look_without_file(self) -> None:
+    def _know_head(self) -> None:
+        """Note how a part begins of which nothing was read yet, so that it is known again when it is rotated and packed."""
+        if not self._entries:
+            return
+        entry = self._entries[0]
+        mark = entry.mark
+        if mark.offset or not mark.is_weak or entry.part.stat().st_mtime_ns == mark.mtime_ns:
+            return
+        if self._is_doubtful(entry):
+            self._start_over()
+        else:
+            entry.mark = replace(unread(entry.part), begins=mark.begins, lost=mark.lost)
+
+    def _look_without_file(self, was_there: bool) -> None:
+        self._know_head()
+        if was_there and self._entries:
+            self._extend()  # a file may have come and been rotated away since the last look
         if len(self._entries) == 1:
             entry = self._entries[0]
             found = entry.part.stat()
@@ -261,8 +308,7 @@ class FollowedFile:
         except OSError as error:
             self.problem = unreadable(self.path, error)
             return
-        mark = unread(part)
-        self._entries.append(Entry(part, at_end(part, mark) if self._at_end else mark))
+        self._entries.append(Entry(part, at_end(part) if self._at_end else unread(part)))
 
     def _start_over(self) -> None:
         """The first part holds something else now: find what was read of it among the others."""
@@ -275,26 +321,19 @@ class FollowedFile:
 
     def _resume(self, mark: Mark) -> None:
         """Find the part that was read, and open it and all that follow it."""
-        same = self._same_at_path(mark)
+        same = None if mark.is_weak else self._same_at_path(mark)
         if same is not None:
-            self._take([Entry(same, read_before(same, mark))])
+            self._take([Entry(same, read_before(same, mark))], "")
             return
         with Candidates(self.path, mark.real) as candidates:
-            index = find(mark, candidates.found, lambda file: candidates.holds(file, mark))
-            if index is None and candidates.problem:
+            plan = candidates.decide(lambda: plan_to_resume(candidates, mark))
+            if plan is None or plan.must_wait(candidates.problem):
                 self.problem = candidates.problem
                 return
-            if index is None:
-                following = newer(candidates.found, mark.mtime_ns, candidates.chain)
-                entries = self._opened(candidates, following)
-                self._tell_gone(mark, following)
-            else:
-                same_file = candidates.found[index]
-                following = after(candidates.found, index, mark.mtime_ns)
-                entries = self._opened(candidates, [same_file, *following], same_file.chain)
-                entries[0].mark = read_before(entries[0].part, mark)
-            candidates.release(entry.part for entry in entries)
-            self._take(entries)
+            if plan.found is None:
+                self._tell_gone(mark, plan.files)
+            candidates.release(entry.part for entry in plan.entries)
+            self._take(plan.entries, candidates.problem if plan.is_cut else "")
 
     def _same_at_path(self, mark: Mark) -> Part | None:
         """The file at the path, open, if it is the one that was read."""
@@ -313,44 +352,34 @@ class FollowedFile:
         found = last.part.stat()
         last.see(found)
         with Candidates(self.path, last.mark.real) as candidates:
-            files = candidates.found
-            index = next((index for index, file in enumerate(files) if file.identity == last.part.identity), None)
-            copy: list[Found] = []
-            if index is None:
-                whole = at_end(last.part, last.mark)
-                index = find(whole, files, lambda file: candidates.holds(file, whole))
-                copy = [] if index is None else [files[index]]
-            if index is None and candidates.problem:
+            plan = candidates.decide(lambda: plan_to_extend(candidates, last, found.st_mtime_ns))
+            if plan is None or plan.must_wait(candidates.problem):
                 self.problem = candidates.problem
                 return
-            if index is None:
-                following = newer(files, found.st_mtime_ns, candidates.chain)
-                entries = self._opened(candidates, following)
-                if entries:
-                    entries[0].mark = self._after_unknown(found, entries[0].mark, following[0])
-            else:
-                following = after(files, index, found.st_mtime_ns)
-                entries = self._opened(candidates, copy + following, files[index].chain)
-                if copy and entries:
-                    entries[0].goes_on = True
-            candidates.release(entry.part for entry in entries)
-            self._take(entries)
+            if plan.found is None and plan.entries:
+                plan.entries[0].mark = self._after_unknown(found, plan.entries[0].mark, plan.files[0])
+            candidates.release(entry.part for entry in plan.entries)
+            self._take(plan.entries, candidates.problem if plan.is_cut else "")
 
-    def _opened(self, candidates: Candidates, files: Sequence[Found], chain: int | None = None) -> list[Entry]:
-        """Entries of these files, unread, up to one that cannot be opened: what comes after it has to wait."""
-        entries: list[Entry] = []
-        for file in files:
-            part = candidates.part(file)
-            if part is None:
-                self.problem = candidates.problem
-                break
-            # What stands behind another target of a symbolic link is another log.
-            entries.append(Entry(part, replace(unread(part), begins=chain not in {None, file.chain})))
-            chain = file.chain
-        return entries
+    def _extend_again(self) -> None:
+        """Open anew what follows the first part: the next one may have been copied and truncated while the first was read."""
+        old = self._entries.pop()
+        self._extend()
+        whole = at_end(old.part)
+        if len(self._entries) == 1:
+            self._entries.append(old)
+        elif whole.size and not any(
+            entry.part.identity == old.part.identity or holds(entry.part, whole) for entry in self._entries
+        ):
+            # Unlinked, but not before something was written to it.
+            self._entries[-1].mark = replace(self._entries[-1].mark, begins=True)
+            self._entries.insert(len(self._entries) - 1, old)
+        else:
+            old.part.close()
 
-    def _take(self, entries: Sequence[Entry]) -> None:
+    def _take(self, entries: Sequence[Entry], problem: str) -> None:
         self._entries.extend(entries)
+        self.problem = problem or self.problem
         if self._entries:
             self._mark, self._resting = None, False
         self._next_look_s = 0.0
@@ -358,7 +387,7 @@ class FollowedFile:
     def _tell_gone(self, mark: Mark, following: Sequence[Found]) -> None:
         """What to say where the part that was read is nowhere."""
         self._begins = True
-        self._lost = mark.lost
+        self._lost = _both(self._lost, mark.lost)
         if not following:
             self._mark = replace(mark, ended=True, begins=False, lost="")
         if mark.ended:
@@ -404,6 +433,12 @@ def status(path: str) -> os.stat_result | OSError:
         return os.stat(path)  # noqa: PTH116  # a Path costs twice as much, 500 times a second
     except OSError as error:
         return error
+
+
+def kind_of(found: os.stat_result) -> str:
+    """What there is, in words."""
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFREG: "a file", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(found.st_mode), "a device")
 
 
 def _is_as_read(mark: Mark, found: os.stat_result) -> bool:

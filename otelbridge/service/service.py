@@ -21,6 +21,7 @@ from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
 from otelbridge.service.flows import Flow
 from otelbridge.service.inputs import Inputs, kinds_of
+from otelbridge.service.joining import Joining
 from otelbridge.service.outbox import Amount, Route, ServiceOutbox
 from otelbridge.service.senders import Senders
 from otelbridge.service.streams import Kind, Output
@@ -75,6 +76,7 @@ class Service:
             counters.add("otelbridge.service.restarts")
         now_s = time.monotonic()
         self._inputs = Inputs(config, kinds_of(config), states, now_s)
+        self._joining = Joining()
         self._builder = RequestBuilder()
         self._requests: list[tuple[str, Request]] = []
         self._gone: dict[str, bytes | None] = dict.fromkeys(self._inputs.forgotten)
@@ -114,7 +116,10 @@ class Service:
             self._gauged_s = now_s
             self._set_gauges(now_s)
         busy = self._read(now_s)
-        for flow in self._inputs.flows.values():
+        flows = list(self._inputs.flows.values())
+        for flow in self._joining.look(flows, now_s):
+            self._collect(flow)
+        for flow in flows:
             if flow.rest(now_s):
                 self._collect(flow)
         if self._requests or now_s - self._committed_s >= COMMIT_S:
@@ -222,6 +227,7 @@ class Service:
 
     def _forget(self, now_s: float) -> None:
         """Let go of what is away for good."""
+        self._joining.forget(list(self._inputs.flows.values()), now_s)
         for path, flow in list(self._inputs.flows.items()):
             if flow.source.gone and flow.has_ended and flow.idle_s(now_s) > _FORGET_S and not flow.is_dirty:
                 self._gone |= dict.fromkeys(flow.keys)

@@ -272,23 +272,27 @@ def _value(point: Any) -> Any:
     return bare.SerializeToString(deterministic=True)
 
 
-def converted(paths: Sequence[Path]) -> tuple[Spans, Totals]:
-    """What `convert` delivers of files, each by itself."""
+def converted(paths: Sequence[Path], *, together: bool = False) -> tuple[Spans, Totals]:
+    """What `convert` delivers of files, each by itself or all in one conversion."""
     with Receiver() as receiver:
-        convert_each(paths, receiver)
+        if together:
+            convert(paths, receiver)
+        else:
+            convert_each(paths, receiver)
         return received(receiver)
+
+
+def convert(paths: Sequence[Path], receiver: Receiver) -> None:
+    """Convert files in one conversion and deliver what comes out."""
+    command = [*OTELBRIDGE, "convert", *map(str, paths), "--to", receiver.http_url]
+    done = subprocess.run(command, env=environment(), capture_output=True, check=False)
+    assert done.returncode in (0, 7), done.stderr
 
 
 def convert_each(paths: Sequence[Path], receiver: Receiver) -> None:
     """Convert files, each by itself, and deliver what comes out."""
-
-    def convert(path: Path) -> None:
-        command = [*OTELBRIDGE, "convert", str(path), "--to", receiver.http_url]
-        done = subprocess.run(command, env=environment(), capture_output=True, check=False)
-        assert done.returncode in (0, 7), done.stderr
-
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(convert, paths))
+        list(pool.map(lambda path: convert([path], receiver), paths))
 
 
 def bodies(receiver: Receiver, wanted: Signal) -> list[bytes]:
