@@ -26,15 +26,13 @@ def take(signal: str, body: bytes) -> bytes:
     """Count what is in a request; the body of the answer."""
     if signal.endswith(("traces", "TraceService/Export")):
         traces = ExportTraceServiceRequest.FromString(body)
-        number = sum(len(scope.spans) for resource in traces.resource_spans for scope in resource.scope_spans)
-        what = "spans"
+        what, numbers = "spans", [len(scope.spans) for resource in traces.resource_spans for scope in resource.scope_spans]
     else:
         metrics = ExportMetricsServiceRequest.FromString(body)
         found = [m for resource in metrics.resource_metrics for scope in resource.scope_metrics for m in scope.metrics]
-        number = sum(len(getattr(metric, metric.WhichOneof("data")).data_points) for metric in found)
-        what = "points"
+        what, numbers = "points", [len(getattr(metric, str(metric.WhichOneof("data"))).data_points) for metric in found]
     with _lock:
-        _counted[what] += number
+        _counted[what] += sum(numbers)
     return b""
 
 
@@ -43,13 +41,13 @@ class _Http(http.server.BaseHTTPRequestHandler):
     wbufsize = -1
     disable_nagle_algorithm = True
 
-    def do_POST(self) -> None:  # the base class's name
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         self._answer(take(self.path, body), "application/x-protobuf")
 
-    def do_GET(self) -> None:  # the base class's name
+    def do_GET(self) -> None:
         with _lock:
             told = json.dumps({"spans": _counted["spans"], "points": _counted["points"]})
             _counted.clear()
@@ -66,8 +64,8 @@ class _Http(http.server.BaseHTTPRequestHandler):
         """Nothing is said of single requests."""
 
 
-class _Grpc(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+class _Grpc(grpc.GenericRpcHandler[bytes, bytes]):
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         method = handler_call_details.method
         return grpc.unary_unary_rpc_method_handler(lambda body, _context: take(method, body))
 

@@ -190,7 +190,8 @@ def _write_ctf(path: Path, copies: int) -> None:
             old = UUID(_CTF_ID.findall(text)[0].decode())
             new = UUID(int=old.int ^ copy)
             text = text.replace(str(old).encode(), str(new).encode())
-            text = _CTF_OFFSET.sub(lambda found, copy=copy: b"%d" % (int(found[0]) + copy * 60 * _GAP_NS), text)
+            offset_ns = int(_CTF_OFFSET.findall(text)[0]) + copy * 60 * _GAP_NS
+            text = _CTF_OFFSET.sub(b"%d" % offset_ns, text)
             (folder / "metadata").write_bytes(text)
             for stream in folder.glob("ch*"):
                 stream.write_bytes(stream.read_bytes().replace(old.bytes, new.bytes))

@@ -93,9 +93,8 @@ def _share(service: subprocess.Popen[bytes], log: Path, said: Path, lines_per_s:
             file.write(b"".join(lines[start : start + step]))
             time.sleep(max(0.0, begin_s + (number + 1) * _STEP_S - time.monotonic()))
     if service.poll() is not None:
-        raise RunError(
-            f"'otelbridge run' ended with {service.returncode} while its log grew; what it said: {said.read_text()[-2000:]}"
-        )
+        words = said.read_text()[-2000:]
+        raise RunError(f"'otelbridge run' ended with {service.returncode} while its log grew; it said:\n{words}")
     return (_cpu_s(service.pid) - used_s) / (time.monotonic() - settled_s)
 
 

@@ -47,7 +47,7 @@ def table(
     head = [
         f"## {what.name}: {what.units:,} {what.unit}, {_mib(what.path):,.0f} MiB",
         "",
-        f"| contender | {what.unit} read | {what.unit} per CPU-second | of `grep -c` | CPU s | wall s | peak MiB | spans | lost |",
+        f"| contender | {what.unit} | {what.unit} per CPU-second | of `grep -c` | CPU s | wall s | peak MiB | spans | lost |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     missing = [f"| {name} | not installed: {how} | | | | | | | |" for name, how in gaps.items()]
@@ -102,27 +102,24 @@ def _verdict(words: str, got: float, wanted: float, form: str, *, at_most: bool 
 
 
 def others(peaks: Sequence[tuple[int, float]], starts: Starts, span_us: float, service: Sequence[tuple[int, float]]) -> str:
-    """Figures that belong to no table."""
+    """Figures that belong to no table: peaks by length, starts, the encoding of a span, shares of a core by lines a second."""
     lengths = ", ".join(f"{peak:.1f} MiB at {length:,} lines" for length, peak in peaks)
-    help_times, convert_times = starts.help_s / starts.empty_click_s, starts.convert_s / starts.empty_click_s
+    click_s = starts.empty_click_s
     wanted_shares = {5_000: 2.0, 100_000: 8.0}
-    return "\n".join(
-        (
-            "## Memory, starts, spans, service",
-            "",
-            _verdict(f"MiB is the largest peak of a conversion into files ({lengths})", max(p for _, p in peaks), 64, "{:.1f}", at_most=True),
-            _verdict("ms of CPU for `--help`", starts.help_s * 1000, 60, "{:.0f}", at_most=True),
-            _verdict(f"times an empty click program ({starts.empty_click_s * 1000:.0f} ms) for `--help`", help_times, 1.5, "{:.2f}", at_most=True),
-            _verdict("ms of CPU for the conversion of 1,000 lines into files", starts.convert_s * 1000, 350, "{:.0f}", at_most=True),
-            _verdict("times an empty click program for that conversion", convert_times, 8, "{:.2f}", at_most=True),
-            _verdict("µs of CPU to encode a span with 5 attributes", span_us, 1.5, "{:.2f}", at_most=True),
-            *(
-                _verdict(f"% of a core for `otelbridge run` at {rate:,} lines a second", share * 100, wanted_shares[rate], "{:.1f}", at_most=True)
-                for rate, share in service
-            ),
-            "",
-        )
-    )  # fmt: skip
+    figures = (
+        (f"MiB is the largest peak of a conversion into files ({lengths})", max(peak for _, peak in peaks), 64, "{:.1f}"),
+        ("ms of CPU for `--help`", starts.help_s * 1000, 60, "{:.0f}"),
+        (f"times an empty click program ({click_s * 1000:.0f} ms) for `--help`", starts.help_s / click_s, 1.5, "{:.2f}"),
+        ("ms of CPU for the conversion of 1,000 lines into files", starts.convert_s * 1000, 350, "{:.0f}"),
+        ("times an empty click program for that conversion", starts.convert_s / click_s, 8, "{:.2f}"),
+        ("µs of CPU to encode a span with 5 attributes", span_us, 1.5, "{:.2f}"),
+        *(
+            (f"% of a core for `otelbridge run` at {rate:,} lines a second", share * 100, wanted_shares[rate], "{:.1f}")
+            for rate, share in service
+        ),
+    )
+    told = (_verdict(words, got, wanted, form, at_most=True) for words, got, wanted, form in figures)
+    return "\n".join(("## Memory, starts, spans, service", "", *told, ""))
 
 
 def machine() -> dict[str, str]:
@@ -146,9 +143,9 @@ def head(when: str, rounds: int, on: Mapping[str, str], versions: Mapping[str, s
         (
             "# Results",
             "",
-            "Written by `./dev bench`; what is measured and how stands in README.md. CPU seconds are user and system time of the",
-            "whole tree of processes, start included. Each round runs all contenders in turn; figures are medians, memory and losses",
-            "the worst. A shared or virtual machine makes CPU seconds vary by a quarter, so compare the ratios.",
+            "Written by `./dev bench`; what is measured, and how, stands in README.md. CPU seconds are user and system time of",
+            "the whole tree of processes, start included. Each round runs all contenders in turn; figures are medians, memory",
+            "and losses the worst. A shared or virtual machine makes CPU seconds vary by a quarter, so compare the ratios.",
             "",
             f"{when}, {rounds} rounds.",
             "",
