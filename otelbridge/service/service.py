@@ -49,12 +49,12 @@ COUNTED = {
     "incomplete": "otelbridge.engine.spans_incomplete",
     "not_kept": "otelbridge.engine.spans_not_kept",
     "points": "otelbridge.engine.points_made",
-    "overflowed": "otelbridge.engine.tables_overflowed",
     "ends": "otelbridge.engine.streams_ended",
     "failed": "otelbridge.engine.streams_failed",
     **{stat.bucket: stat.name for stat in STATS if stat.bucket},
 }
 """The counter of each sum that a flow gives."""
+_FULL = "full "
 _log = logging.getLogger(__name__)
 
 
@@ -228,6 +228,8 @@ class Service:
         for bucket, number in new.items():
             if (name := COUNTED.get(bucket)) is not None:
                 self._counters.add(name, number)
+            elif bucket.startswith(_FULL):
+                self._counters.add("otelbridge.engine.tables_overflowed", number, table=bucket.removeprefix(_FULL))
 
     def _forget(self, now_s: float) -> None:
         """Let go of what is away for good."""
