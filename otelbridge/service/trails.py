@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from otelbridge.engine import LinkIndex
+from otelbridge.engine import Join, LinkIndex
 from otelbridge.engine.clocks import ARGUMENTS, Listener
 from otelbridge.engine.fits import Log, Seen, seen
 from otelbridge.engine.order import plain_row, row_of
-from otelbridge.engine.state import plain_span, span_of
+from otelbridge.engine.shifts import Shifts
+from otelbridge.engine.state import link_of, plain_link, plain_span, span_of
 from otelbridge.records import FinishedSpan, Row, Value
 
 MAX_ROWS = 200_000
@@ -29,7 +30,8 @@ class Trail:
         self._rows: list[tuple[int, Row]] = []
         self._roots: dict[int, list[FinishedSpan]] = {}
         self._indexes: dict[int, LinkIndex] = {}
-        self._overflowed = False
+        self.has_overflowed = False
+        """Whether there were too many messages, so that nothing can be said."""
 
     def index(self, number: int) -> LinkIndex:
         """What the engine of a process fills."""
@@ -40,7 +42,7 @@ class Trail:
         self._rows += [(number, row) for row in rows if row.event in ARGUMENTS]
         if len(self._rows) > MAX_ROWS:
             self._rows.clear()
-            self._overflowed = True
+            self.has_overflowed = True
 
     def saw(self, number: int, spans: Sequence[FinishedSpan]) -> None:
         """Take note of the roots among the spans of a process."""
@@ -59,7 +61,7 @@ class Trail:
 
     def migrations(self, first: int, log: Log, decode: Callable[[str, bytes], Sequence[Value | None] | None]) -> list[Seen]:
         """The migrations that have ended. Processes are streams of their own, numbered from `first`."""
-        if self._overflowed:
+        if self.has_overflowed:
             return []
         listener = Listener(decode)
         for number, row in self._rows:
@@ -76,7 +78,7 @@ class Trail:
         """Nothing of it is asked for any more."""
         self._rows.clear()
         self._roots.clear()
-        self._overflowed = False
+        self.has_overflowed = False
         for index in self._indexes.values():
             index.offered.clear()
             index.asked.clear()
@@ -87,14 +89,14 @@ class Trail:
             "rows": [[number, plain_row(row)] for number, row in self._rows],
             "roots": [[number, [plain_span(root) for root in roots]] for number, roots in self._roots.items()],
             "indexes": [[number, _plain_index(index)] for number, index in self._indexes.items()],
-            "overflowed": self._overflowed,
+            "overflowed": self.has_overflowed,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `snapshot`."""
         self._rows = [(number, row_of(plain)) for number, plain in state["rows"]]
         self._roots = {number: [span_of(plain) for plain in roots] for number, roots in state["roots"]}
-        self._overflowed = state["overflowed"]
+        self.has_overflowed = state["overflowed"]
         for number, plain in state["indexes"]:
             _fill(self.index(number), plain)
 
@@ -122,3 +124,30 @@ def _fill(index: LinkIndex, plain: Mapping[str, Any]) -> None:
         by_key[tuple(key)] = [bytes.fromhex(identity) for identity in ids]
     for root, rule, key, number in plain["asked"]:
         index.asked.setdefault(bytes.fromhex(root), {}).setdefault(rule, Counter())[tuple(key)] = number
+
+
+def plain_joined(joins: Mapping[bytes, Join], shifts: Mapping[int, Shifts]) -> list[Any]:
+    """Both as plain data."""
+    plain_joins = [
+        [
+            root.hex(), one.trace_id.hex(), one.parent_id.hex(), one.parent_start_ns,
+            [
+                [rule, list(key), [link and plain_link(link) for link in links]]
+                for rule, by_key in one.links.items()
+                for key, links in by_key.items()
+            ],
+        ]
+        for root, one in joins.items()
+    ]  # fmt: skip
+    return [plain_joins, [[number, one.plain()] for number, one in shifts.items()]]
+
+
+def joined_of(joins: Sequence[Any], shifts: Sequence[Any]) -> tuple[dict[bytes, Join], dict[int, Shifts]]:
+    """What `plain_joined` was made of."""
+    found: dict[bytes, Join] = {}
+    for root, trace, parent, start_ns, plain_links in joins:
+        links: dict[str, dict[Any, Any]] = {}
+        for rule, key, targets in plain_links:
+            links.setdefault(rule, {})[tuple(key)] = [target and link_of(target) for target in targets]
+        found[bytes.fromhex(root)] = Join(bytes.fromhex(trace), bytes.fromhex(parent), start_ns, links)
+    return found, {number: Shifts.of_plain(plain) for number, plain in shifts}
