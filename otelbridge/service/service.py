@@ -74,7 +74,7 @@ class Service:
             counters.add("otelbridge.service.restarts")
         now_s = time.monotonic()
         self._inputs = Inputs(config, kinds_of(config), states, now_s)
-        self._builder = RequestBuilder()
+        self._builder = RequestBuilder(config.max_streams)
         self._requests: list[tuple[str, Request]] = []
         self._gone: dict[str, bytes | None] = dict.fromkeys(self._inputs.forgotten)
         for output in self._inputs.left:
@@ -167,7 +167,7 @@ class Service:
     def commit(self) -> None:
         """Put everything that has come out into the outbox, with how far everything was read."""
         self._committed_s = time.monotonic()
-        self._hand(self._builder.flush())
+        self._hand(self._builder.flush_together())
         for path, flow in self._inputs.flows.items():
             if flow.is_dirty:
                 self._count(path, flow)
