@@ -373,7 +373,11 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         receiver, signal = self.server.receiver, PATHS.get(self.path)
-        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        length = int(self.headers["Content-Length"] or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # the sender died
+            self.close_connection = True
+            return
         encoding = self.headers["Content-Encoding"]
         if signal is None:
             receiver.fault(f"no such path: {self.path}")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast
 from urllib.parse import quote
 
 from otelbridge.errors import SpoolError, SpoolInUseError, SpoolUnreadableError
@@ -465,6 +465,7 @@ class Outbox:
         query = f"SELECT {_COLUMNS} FROM requests WHERE id > ? AND {which} ORDER BY id LIMIT 1"  # noqa: S608
         with self._lock, self._explained("What is in it stays as it is; what was not read was not sent."):
             found = self._db.execute(query, (after,)).fetchone()
+        self._check_order(after, found)
         return Row(*found) if found else None
 
     def _state_rows(self) -> Iterator[StateRow]:
@@ -474,9 +475,15 @@ class Outbox:
                 found = self._db.execute(query, (last,)).fetchone()
             if found is None:
                 return
+            self._check_order(last, found)
             row = StateRow(*found)
             last = row.rowid
             yield row
+
+    def _check_order(self, after: int, found: tuple[Any, ...] | None) -> None:
+        """Refuse rows that a damaged table would give for ever."""
+        if found is not None and found[0] <= after:
+            raise SpoolUnreadableError(f"{self._path}: {_EXPLANATIONS[sqlite3.SQLITE_CORRUPT]} Its rows are out of order.")
 
     def _structure_problems(self) -> list[str]:
         with self._lock, self._explained("Nothing was changed."):

@@ -184,7 +184,7 @@ class ServiceOutbox:
         self._unreadable = ""
         self._trouble: _Trouble | None = None
         self._try_again_s, self._wait_s = 0.0, _TRY_AGAIN_S
-        self._anew_s = -_ANEW_EVERY_S
+        self._anew_s, self._trouble_told_s = -_ANEW_EVERY_S, -_TELL_AGAIN_S
         self._wants_states = self._is_closed = False
 
         self._changed = threading.Condition()
@@ -310,11 +310,14 @@ class ServiceOutbox:
         route = (destination, signal)
         with self._changed:
             self._changed.wait_for(lambda: stop.is_set() or self._is_closed or self._queues.get(route), timeout_s)
-            if stop.is_set() or self._is_closed or not self._queues.get(route):
-                return None
-            number = heapq.heappop(self._queues[route])
+            queue = None if stop.is_set() or self._is_closed else self._queues.get(route)
+            number = heapq.heappop(queue) if queue else None
+        if number is None:
+            if self._is_closed:
+                stop.wait(timeout_s)
+            return None
         with self._disk:
-            entry = self._unwritten.requests.get(number) or self._do(lambda outbox: _found(outbox, number))
+            entry = self._unwritten.requests.get(number) or self._do(lambda outbox: self._fetch(outbox, number))
             with self._changed:
                 if entry is not None and number in self._entries:
                     self._leased[number] = kept = Kept(number, destination, entry.request)
@@ -489,6 +492,15 @@ class ServiceOutbox:
         self._unwritten = _Unwritten()
         return True
 
+    def _fetch(self, outbox: Outbox, number: int) -> Entry | None:
+        """A request from the disk; None where it was lost with a database that has been set aside."""
+        if number not in self._entries:
+            return None
+        entry = outbox.get(number)
+        if entry is None:
+            raise SpoolUnreadableError(f"{self._path}: request {number} is no longer in the database.")
+        return entry
+
     def _do(self, action: Callable[[Outbox], ResultT], *, is_start: bool = False) -> ResultT | None:
         """What the action gives; None where the disk does not allow it. What is damaged is begun anew in between."""
         if self._is_closed or (self._outbox is None and self._trouble and time.monotonic() < self._try_again_s):
@@ -613,7 +625,9 @@ class ServiceOutbox:
         self._wait_s = min(2 * self._wait_s, _LONGEST_TRY_AGAIN_S) if self._unreadable else _TRY_AGAIN_S
         self._try_again_s = time.monotonic() + self._wait_s
         words = f"The outbox is in memory only, and is lost if the service ends: {error}"
-        if self._trouble is None or self._trouble.words != words:
+        is_due = time.monotonic() - self._trouble_told_s >= _TELL_AGAIN_S
+        if self._trouble is None or (self._trouble.words != words and is_due):
+            self._trouble_told_s = time.monotonic()
             _log.error("%s", words)
         self._trouble = _Trouble(words, self._trouble.since_ns if self._trouble else self._now_ns())
 
@@ -636,13 +650,6 @@ def _copied(amounts: Mapping[Route, Amount]) -> dict[Route, Amount]:
 
 def _attributes(route: Route) -> dict[str, str]:
     return {"destination": route[0], "signal": route[1]}
-
-
-def _found(outbox: Outbox, number: int) -> Entry:
-    entry = outbox.get(number)
-    if entry is None:
-        raise SpoolUnreadableError(f"request {number} is no longer in the database.")
-    return entry
 
 
 # --- files ------------------------------------------------------------------------------------------

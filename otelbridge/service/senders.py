@@ -34,6 +34,8 @@ TLS_CHECK_S = 5.0
 
 _LONGEST_ATTEMPT_S = 300.0
 _NAP_S = 3600.0  # a destination may ask for more than a lock can wait
+# One that refuses now and then is overloaded: only one that took nothing for so long is met again at once when it is back.
+_AWAY_S = 5.0
 _TELL_AGAIN_S = 60.0
 _SHORTEST_SECRET = 4
 _ITEMS: dict[Signal, str] = {"traces": "spans", "metrics": "points"}
@@ -161,7 +163,7 @@ class _Lane:
         self._changed = threading.Condition()
         self._status = SenderStatus(self._name, self._signal, endpoint.name)
         self._sending = self._waiting = 0
-        self._not_before_s = 0.0
+        self._not_before_s, self._returns = 0.0, 0
         self._told_s = self._refusal_told_s = -_TELL_AGAIN_S
         self._refusals_untold = 0
         self._at_work = IN_FLIGHT[self._signal]
@@ -173,7 +175,9 @@ class _Lane:
 
     def stop(self) -> None:
         """Begin no more attempts."""
-        self._stopped.set()
+        with self._changed:
+            self._stopped.set()
+            self._changed.notify_all()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the attempts under way; whether there are none any more."""
@@ -244,7 +248,7 @@ class _Lane:
                     failures += 1
                     self._failed(verdict)
                     wait_s = self._backoff.wait_s(failures, random.random(), verdict.after_s)  # noqa: S311 - jitter
-                    self._wait(wait_s)
+                    self._wait(wait_s, is_hurried=True)
                 case Accepted() | TooLarge() | Rejected():
                     self._answered()
                     return verdict
@@ -255,14 +259,17 @@ class _Lane:
     def _may_send(self) -> bool:
         """Wait as long as the destination asked all senders to. False if the lane is stopped."""
         while (wait_s := self._not_before_s - time.monotonic()) > 0 and not self._stopped.is_set():
-            self._wait(wait_s)
+            self._wait(wait_s, is_hurried=False)
         return not self._stopped.is_set()
 
-    def _wait(self, wait_s: float) -> None:
+    def _wait(self, wait_s: float, *, is_hurried: bool) -> None:
+        """Wait; one that is hurried ends when the destination answers another request after it was away."""
         with self._changed:
+            returns = self._returns
             self._waiting += 1
-        self._stopped.wait(min(wait_s, _NAP_S))
-        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopped.is_set() or (is_hurried and self._returns != returns), min(wait_s, _NAP_S)
+            )
             self._waiting -= 1
 
     def _send(self, request: Request) -> Verdict:
@@ -308,9 +315,12 @@ class _Lane:
     def _answered(self) -> None:
         with self._changed:
             since_ns, self._status.since_ns, self._status.error = self._status.since_ns, None, ""
-            self._not_before_s = 0.0
+            away_s = 0.0 if since_ns is None else (time.time_ns() - since_ns) / 1e9
+            if away_s >= _AWAY_S:
+                self._returns += 1
+                self._changed.notify_all()
         if since_ns is not None:
-            _log.warning("%s answers for %s again. away_s=%.1f", self._name, self._signal, (time.time_ns() - since_ns) / 1e9)
+            _log.warning("%s answers for %s again. away_s=%.1f", self._name, self._signal, away_s)
 
     def _accept(self, number: int, piece: Request, verdict: Accepted, rest: Request | None) -> None:
         # First of all: until it is removed, a crash would send it once more.
@@ -500,5 +510,6 @@ def _copy(path: Path | None, files: list[int]) -> Path | None:
     content = path.read_bytes()
     handle = os.memfd_create(path.name, os.MFD_CLOEXEC)
     files.append(handle)
-    os.write(handle, content)
+    with open(handle, "wb", closefd=False) as copy:
+        copy.write(content)
     return Path(f"/proc/self/fd/{handle}")
