@@ -94,15 +94,17 @@ def unread(part: Part) -> Mark:
 
 def read_before(part: Part, mark: Mark) -> Mark:
     """The mark for a part that holds what the mark knows, under whatever name and inode it has now."""
+    if not mark.offset:
+        return replace(unread(part), begins=mark.begins, lost=mark.lost)
     device, inode = part.identity
     size = part.stat().st_size if part.packed else max(mark.offset, part.stat().st_size)
     return replace(mark, real=part.real, device=device, inode=inode, size=size, ended=False)
 
 
-def at_end(part: Part, mark: Mark) -> Mark:
-    """The mark of the whole part: as if all that it holds now were read."""
+def at_end(part: Part) -> Mark:
+    """The mark of a part as if all that it holds now were read; of a packed one nothing is, since its end is not known."""
+    mark = unread(part)
     if part.packed:
         return mark
-    size = part.stat().st_size
-    start = max(0, size - TAIL_BYTES)
-    return replace(mark, offset=size, size=size, tail=fingerprint(read_fully(part, start, size - start)))
+    start = max(0, mark.size - TAIL_BYTES)
+    return replace(mark, offset=mark.size, tail=fingerprint(read_fully(part, start, mark.size - start)))

@@ -14,7 +14,7 @@ from otelbridge.service.parts import Candidates, DamagedError, Part, holds, open
 from otelbridge.service.rotation import Found, Mark, after, find, is_packed, newer
 
 IDLE_AFTER_S = 10.0
-IDLE_LOOK_S = 1.0
+LOOK_S = 1.0
 UNLINKED_FOR_S = 60.0
 _STEPS = 200
 
@@ -126,7 +126,7 @@ class FollowedFile:
         if piece is not None:
             self._grew_s, self._next_look_s = now_s, 0.0
         elif now_s - self._grew_s > IDLE_AFTER_S:
-            self._next_look_s = now_s + IDLE_LOOK_S
+            self._next_look_s = now_s + LOOK_S
         return piece
 
     def _next_piece(self, limit_bytes: int) -> Piece | None:
@@ -135,6 +135,9 @@ class FollowedFile:
             if not self._entries:
                 return self._told(b"") if self._lost else None
             entry = self._entries[0]
+            if self._is_doubtful(entry):
+                self._start_over()
+                continue
             may_leave = self._may_leave()  # before it is read: whoever writes to the next part has written all of this one
             try:
                 data = entry.read(limit_bytes)
@@ -149,7 +152,7 @@ class FollowedFile:
                 return self._told(data)
             elif may_leave:
                 self._leave()
-            elif looked or self.idle_s > IDLE_LOOK_S:
+            elif looked or self.idle_s > LOOK_S:
                 return None
             else:
                 # It grew a moment ago, so it may have been rotated: parts of it should not vanish until the next scan.
@@ -172,23 +175,37 @@ class FollowedFile:
         if len(self._entries) == 1:
             return False
         following = self._entries[1]
-        if len(self._entries) > 2 or following.goes_on or following.part.stat().st_size:  # noqa: PLR2004  # one after the next
+        if len(self._entries) > 2 or following.goes_on:  # noqa: PLR2004  # there is one after the next
+            return True
+        found = following.part.stat()
+        if found.st_size or found.st_mtime_ns != following.mark.mtime_ns:
             return True
         # Whoever rotates by rename may tell the writer later: until the new file has a byte, the old one can grow.
         return not self._entries[0].part.stat().st_nlink and self.idle_s > UNLINKED_FOR_S
 
+    def _is_doubtful(self, entry: Entry) -> bool:
+        """Whether a file of which hardly a byte was known may have been copied and truncated since: there is a new part."""
+        mark = entry.mark
+        if not mark.is_weak or entry.part.packed or entry.part.stat().st_mtime_ns == mark.mtime_ns:
+            return False
+        with Candidates(self.path, mark.real) as candidates:
+            index = find(mark, candidates.found, lambda file: candidates.holds(file, mark))
+            return index is not None and candidates.found[index].identity != mark.identity
+
     def _leave(self) -> None:
         """Go on to the next part."""
+        if len(self._entries) == 2 and not self._entries[1].goes_on and self._entries[1].mark.is_weak:  # noqa: PLR2004  # and the next
+            self._extend_again()
+        following = self._entries[1]
+        if following.goes_on and not holds(following.part, self._entries[0].mark):
+            self._start_over()
+            return
         entry = self._entries.popleft()
         entry.part.close()
-        following = self._entries[0]
         self._begins, self._lost = self._begins or entry.mark.begins, _both(self._lost, entry.mark.lost)
         if following.goes_on:
             following.goes_on = False
-            if holds(following.part, entry.mark):
-                following.mark = read_before(following.part, replace(entry.mark, begins=False, lost=""))
-            else:
-                self._begins = True
+            following.mark = read_before(following.part, replace(entry.mark, begins=False, lost=""))
 
     def _cut(self, entry: Entry, error: DamagedError) -> Piece:
         """A packed part that is damaged is left where the damage begins."""
@@ -220,11 +237,11 @@ class FollowedFile:
             return "" if self._away else unreadable(self.path, found)
         if not self._replaced:
             return ""
-        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe" if stat.S_ISFIFO(found.st_mode) else "a device"
-        return f"'{self.path}' is {kind} now, expected a file. It is read on when there is a file again."
+        return f"'{self.path}' is {kind_of(found)} now, expected a file. It is read on when there is a file again."
 
     def _look_at_file(self, found: os.stat_result) -> None:
         identity = found.st_dev, found.st_ino
+        self._know_head()
         if self._entries and self._entries[-1].part.identity != identity:
             self._extend()
         elif self._entries:
@@ -235,6 +252,19 @@ class FollowedFile:
             self._resume(self._mark)
         if self.lag_bytes:
             self._next_look_s = 0.0
+
+    def _know_head(self) -> None:
+        """Note how a part begins of which nothing was read yet, so that it is known again when it is rotated and packed."""
+        if not self._entries:
+            return
+        entry = self._entries[0]
+        mark = entry.mark
+        if mark.offset or not mark.is_weak or entry.part.stat().st_mtime_ns == mark.mtime_ns:
+            return
+        if self._is_doubtful(entry):
+            self._start_over()
+        else:
+            entry.mark = replace(unread(entry.part), begins=mark.begins, lost=mark.lost)
 
     def _look_without_file(self) -> None:
         if len(self._entries) == 1:
@@ -261,8 +291,7 @@ class FollowedFile:
         except OSError as error:
             self.problem = unreadable(self.path, error)
             return
-        mark = unread(part)
-        self._entries.append(Entry(part, at_end(part, mark) if self._at_end else mark))
+        self._entries.append(Entry(part, at_end(part) if self._at_end else unread(part)))
 
     def _start_over(self) -> None:
         """The first part holds something else now: find what was read of it among the others."""
@@ -275,7 +304,7 @@ class FollowedFile:
 
     def _resume(self, mark: Mark) -> None:
         """Find the part that was read, and open it and all that follow it."""
-        same = self._same_at_path(mark)
+        same = None if mark.is_weak else self._same_at_path(mark)
         if same is not None:
             self._take([Entry(same, read_before(same, mark))])
             return
@@ -317,7 +346,7 @@ class FollowedFile:
             index = next((index for index, file in enumerate(files) if file.identity == last.part.identity), None)
             copy: list[Found] = []
             if index is None:
-                whole = at_end(last.part, last.mark)
+                whole = at_end(last.part)
                 index = find(whole, files, lambda file: candidates.holds(file, whole))
                 copy = [] if index is None else [files[index]]
             if index is None and candidates.problem:
@@ -336,6 +365,19 @@ class FollowedFile:
             candidates.release(entry.part for entry in entries)
             self._take(entries)
 
+    def _extend_again(self) -> None:
+        """Open anew what follows the first part: the next one may have been copied and truncated while the first was read."""
+        old = self._entries.pop()
+        self._extend()
+        if len(self._entries) == 1:
+            self._entries.append(old)
+        elif all(entry.part.identity != old.part.identity for entry in self._entries) and old.part.stat().st_size:
+            # Unlinked, but not before something was written to it.
+            self._entries[-1].mark = replace(self._entries[-1].mark, begins=True)
+            self._entries.insert(len(self._entries) - 1, old)
+        else:
+            old.part.close()
+
     def _opened(self, candidates: Candidates, files: Sequence[Found], chain: int | None = None) -> list[Entry]:
         """Entries of these files, unread, up to one that cannot be opened: what comes after it has to wait."""
         entries: list[Entry] = []
@@ -347,7 +389,7 @@ class FollowedFile:
             # What stands behind another target of a symbolic link is another log.
             entries.append(Entry(part, replace(unread(part), begins=chain not in {None, file.chain})))
             chain = file.chain
-        return entries
+        return _without_copies(entries, files)
 
     def _take(self, entries: Sequence[Entry]) -> None:
         self._entries.extend(entries)
@@ -406,8 +448,28 @@ def status(path: str) -> os.stat_result | OSError:
         return error
 
 
+def kind_of(found: os.stat_result) -> str:
+    """What there is, in words."""
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFREG: "a file", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(found.st_mode), "a device")
+
+
 def _is_as_read(mark: Mark, found: os.stat_result) -> bool:
     return found.st_size == mark.offset and found.st_mtime_ns == mark.mtime_ns
+
+
+def _without_copies(entries: list[Entry], files: Sequence[Found]) -> list[Entry]:
+    """The entries without a copy of the last one, the file at the path: it was made, or is being made, to truncate that."""
+    if len(entries) < 2 or len(entries) < len(files) or not files[-1].last:  # noqa: PLR2004  # a copy and what it is made of
+        return entries
+    last, kept = entries[-1], []
+    for entry in entries[:-1]:
+        whole = None if entry.part.packed else at_end(entry.part)
+        if whole is None or whole.is_weak or not holds(last.part, whole):
+            kept.append(entry)
+        else:
+            last.mark = replace(last.mark, begins=last.mark.begins or entry.mark.begins)
+    return [*kept, last]
 
 
 def _both(one: str, other: str) -> str:

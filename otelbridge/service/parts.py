@@ -148,10 +148,10 @@ class Candidates:
         for _ in range(_LOOKS):
             self.problem = ""
             self.found = self._listed()
-            self._open_all()
-            if self.problem or self._listed() == self.found:
+            if self._open_all() and self._listed() == self.found:
                 return self
             self.release([])
+        self.found = []
         self.problem = f"'{self._path}' and its rotated parts are being renamed all the time; they are looked for again."
         return self
 
@@ -190,12 +190,20 @@ class Candidates:
                 found[file.identity] = file._replace(mtime_ns=0) if file.last else file
         return list(found.values())
 
-    def _open_all(self) -> None:
+    def _open_all(self) -> bool:
+        """Open each file. False if one was renamed meanwhile."""
         for file in self.found:
             try:
-                self._parts[file.identity] = open_part(file.real)
+                part = open_part(file.real)
+            except FileNotFoundError:
+                return False
             except OSError as error:
                 self.problem = unreadable(file.real, error)
+                continue
+            self._parts[file.identity] = part
+            if part.identity != file.identity:
+                return False
+        return True
 
 
 def unreadable(path: str, error: OSError) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 256
+_TELLING_BYTES = 64  # fewer than these may begin many files: a date, a level
 
 # web.log.0  web.log.12.gz  web.log-20261127  web.log-20261127-1795770000.xz  0.log.20261127-101500.gz
 # A dash needs a date behind it: `vm-1` and `trace-4711` are names of their own.
@@ -67,6 +68,11 @@ class Mark:
     def identity(self) -> tuple[int, int]:
         """Device and inode."""
         return self.device, self.inode
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether so little is known of its content that another file may well begin alike."""
+        return self.head.length < _TELLING_BYTES
 
     def to_json(self) -> dict[str, Any]:
         """The mark as plain JSON data."""
@@ -178,16 +184,22 @@ def find(mark: Mark, found: Sequence[Found], holds: Callable[[Found], bool]) -> 
     Returns:
         The file of the same inode if its content fits, since an inode is used again. Else one of the same content: the
         newest, a plain one before a packed one. None where there is none; a mark that knows no byte fits no content.
+        Where little content is known, a copy that is newer than the mark comes before the file at the path.
     """
-    same = [index for index, file in enumerate(found) if file.identity == mark.identity]
-    for index in same:
-        if holds(found[index]):
-            return index
-    if not mark.head.length:
+    same = [index for index, file in enumerate(found) if file.identity == mark.identity and holds(file)]
+    if not mark.is_weak:
+        return same[0] if same else _newest(found, holds)
+    if not same and not mark.head.length:
         return None
-    others = [index for index in range(len(found)) if index not in same]
-    others.sort(key=lambda index: (not found[index].packed, index), reverse=True)
-    return next((index for index in others if holds(found[index])), None)
+    # A copy that was made of it since, if it was truncated then: it begins alike, as what was written later may do again.
+    older = found[: same[0]] if same else found
+    copies = [index for index, file in enumerate(older) if file.mtime_ns >= mark.mtime_ns + bool(same) and holds(file)]
+    return next(iter(copies + same), None) if copies or same else _newest(found, holds)
+
+
+def _newest(found: Sequence[Found], holds: Callable[[Found], bool]) -> int | None:
+    indices = sorted(range(len(found)), key=lambda index: (not found[index].packed, index), reverse=True)
+    return next((index for index in indices if holds(found[index])), None)
 
 
 def after(found: Sequence[Found], index: int, mtime_ns: int) -> list[Found]:
