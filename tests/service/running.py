@@ -48,11 +48,14 @@ class Running:
     Attributes:
         folder: Holds its configuration, its outbox and its log.
         config: What goes into otelbridge.yaml.
+        env: What its environment has beside that of the tests.
+        prefix: The command that its command is given to.
     """
 
     folder: Path
     config: dict[str, Any]
     env: Mapping[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
 
@@ -76,7 +79,7 @@ class Running:
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until it says that it has."""
         before = self.log.count(READY.decode())
-        command = [sys.executable, "-m", "otelbridge", "run", "--config", str(self.folder / "otelbridge.yaml")]
+        command = [*self.prefix, sys.executable, "-m", "otelbridge", "run", "--config", str(self.folder / "otelbridge.yaml")]
         with (self.folder / "stderr").open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env=environment(**self.env), cwd=self.folder)
         self.starts += 1
@@ -122,9 +125,11 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, config: dict[str, Any], *, start: bool = True, **env: str) -> Iterator[Running]:
+def running(
+    folder: Path, config: dict[str, Any], *, start: bool = True, prefix: Sequence[str] = (), **env: str
+) -> Iterator[Running]:
     """A service until the end of the block."""
-    service = Running(folder, config, env)
+    service = Running(folder, config, env, prefix)
     try:
         if start:
             service.start()
