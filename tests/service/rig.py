@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otelbridge.otlp.outbox import Kept
 from otelbridge.otlp.retry import Backoff
-from otelbridge.otlp.settings import Endpoint, endpoints
+from otelbridge.otlp.settings import endpoints
 from otelbridge.records import Request, Signal
 from otelbridge.service.config import DestinationConfig
 from otelbridge.service.outbox import ServiceOutbox
@@ -119,10 +119,6 @@ def rig(folder: Path, *destinations: DestinationConfig, backoff: Backoff = BACKO
     finally:
         built.senders.stop(time.monotonic() + 10)
         built.outbox.close()
-
-
-def with_endpoint(config: DestinationConfig, change: Callable[[Endpoint], Endpoint]) -> DestinationConfig:
-    return DestinationConfig(config.name, {signal: change(endpoint) for signal, endpoint in config.endpoints.items()})
 
 
 def take(outbox: ServiceOutbox, signal: Signal = "traces", name: str = NAME, timeout_s: float = 0.0) -> Kept | None:

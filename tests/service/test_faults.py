@@ -313,13 +313,14 @@ def test_slow_destination_holds_up_no_other(receiver: Receiver, tmp_path: Path) 
     with Receiver() as slow:
         slow.script("traces", [Answer(action="hang")] * 4)
         slow.script("metrics", [Answer(action="hang")])
-        both = (destination(slow.http_url, name="slow"), destination(receiver.http_url))
+        patient = {"OTEL_EXPORTER_OTLP_TIMEOUT": "60000"}
+        both = (destination(slow.http_url, patient, name="slow"), destination(receiver.http_url))
         with rig(tmp_path, *both) as built:
             built.put(*PUT, name="slow")
             eventually(lambda: len(slow.attempts) == 5)
             built.put(*PUT)
             eventually(lambda: len(receiver.requests) == 12)
-            assert {s.destination: s.state for s in built.senders.status()} == {"slow": "sending", "collector": "idle"}
+            eventually(lambda: [s.state for s in built.senders.status()] == ["sending", "sending", "idle", "idle"])
             assert built.pending() == 12
             slow.closing.set()
 
@@ -456,6 +457,18 @@ def test_reload_moves_what_waits_and_leaves_the_same_alone(receiver: Receiver, t
             built.senders.update([destination(receiver.http_url), same])
             eventually(lambda: len(receiver.requests) == 12)
             assert built.status(name="other").attempts == before == 6
+
+
+def test_reload_keeps_the_order_of_points_that_are_under_way(receiver: Receiver, tmp_path: Path) -> None:
+    receiver.script("metrics", [Answer(action="hang")])
+    before = destination(receiver.http_url, {"OTEL_EXPORTER_OTLP_TIMEOUT": "1500"})
+    with rig(tmp_path, before) as built:
+        built.put(points(1), points(2))
+        eventually(lambda: receiver.attempts == ["metrics"])
+        built.senders.update([destination(receiver.http_url)])
+        built.drained()
+        assert [body for _, body in receiver.requests] == [points(1).body, points(2).body]
+        receiver.closing.set()
 
 
 def test_requests_of_a_destination_that_is_gone_stay_and_are_told_once(

@@ -272,6 +272,24 @@ def test_a_read_only_file_system_is_run_without_and_taken_in_when_it_is_writable
     outbox.close()
 
 
+def test_a_database_that_becomes_read_only_is_still_read(tmp_path: Path) -> None:
+    outbox = opened(tmp_path)
+    put(outbox, 0, 1)
+    assert outbox._outbox is not None
+    # SQLite answers as on a file system that is mounted anew to be read only, which no open file would let us do.
+    outbox._outbox._db.execute("PRAGMA query_only = ON")
+    put(outbox, 2)
+    assert outbox.status().state == "memory"
+    assert drain(outbox) == [request(0), request(1), request(2)]
+    put(outbox, 3)
+    outbox._outbox._db.execute("PRAGMA query_only = OFF")
+    eventually(lambda: outbox.commit({}, []) or outbox.status().state == "ok")
+    outbox.close()
+    again = opened(tmp_path)
+    assert drain(again) == [request(3)]
+    again.close()
+
+
 FILE_LIMIT = """
 import resource, sys
 from pathlib import Path
