@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple
 
 from otelbridge.service.entry import Entry, at_end, read_before, unread
 from otelbridge.service.parts import Candidates, DamagedError, Part, holds, open_part, unreadable
-from otelbridge.service.rotation import Found, Mark, after, find, is_packed, newer
+from otelbridge.service.plan import plan_to_extend, plan_to_resume
+from otelbridge.service.rotation import Found, Mark, find, is_packed
 
 IDLE_AFTER_S = 10.0
 LOOK_S = 1.0
@@ -56,7 +58,7 @@ class FollowedFile:
         self._mark: Mark | None = None  # where it is read on when no part is open
         self._resting = False
         self._at_end = at_end
-        self._away = self._replaced = False
+        self._away = self._replaced = self._moved = False
         self._lost, self._begins = "", False
         self._grew_s = clock()
         self._next_look_s = 0.0
@@ -99,7 +101,7 @@ class FollowedFile:
     @property
     def at_risk(self) -> bool:
         """What is not read yet lies in a part that was rotated away or unlinked: it may vanish."""
-        parts = list(self._entries) if self._away or self._replaced else list(self._entries)[:-1]
+        parts = list(self._entries) if self._moved else list(self._entries)[:-1]
         return any(entry.lag_bytes for entry in parts)
 
     @property
@@ -122,7 +124,11 @@ class FollowedFile:
         now_s = self._clock()
         if now_s < self._next_look_s:
             return None
-        piece = self._next_piece(limit_bytes)
+        try:
+            piece = self._next_piece(limit_bytes)
+        except OSError as error:
+            self._fail(error)
+            return None
         if piece is not None:
             self._grew_s, self._next_look_s = now_s, 0.0
         elif now_s - self._grew_s > IDLE_AFTER_S:
@@ -143,9 +149,6 @@ class FollowedFile:
                 data = entry.read(limit_bytes)
             except DamagedError as error:
                 return self._cut(entry, error)
-            except OSError as error:
-                self.problem = unreadable(entry.part.real, error)
-                return None
             if data is None:
                 self._start_over()
             elif data or self._lost or entry.mark.lost:
@@ -189,7 +192,7 @@ class FollowedFile:
         if not mark.is_weak or entry.part.packed or entry.part.stat().st_mtime_ns == mark.mtime_ns:
             return False
         with Candidates(self.path, mark.real) as candidates:
-            index = find(mark, candidates.found, lambda file: candidates.holds(file, mark))
+            index = candidates.decide(lambda: find(mark, candidates.found, lambda file: candidates.holds(file, mark)))
             return index is not None and candidates.found[index].identity != mark.identity
 
     def _leave(self) -> None:
@@ -227,10 +230,21 @@ class FollowedFile:
         self._away = isinstance(found, FileNotFoundError | NotADirectoryError)
         self._replaced = isinstance(found, os.stat_result) and not stat.S_ISREG(found.st_mode)
         self.problem = self._problem(found)
-        if isinstance(found, os.stat_result) and not self._replaced:
-            self._look_at_file(found)
-        elif self._away or self._replaced:
-            self._look_without_file()
+        try:
+            if isinstance(found, os.stat_result) and not self._replaced:
+                self._look_at_file(found)
+                self._moved = self.is_open and self._entries[-1].part.identity != (found.st_dev, found.st_ino)
+            elif self._away or self._replaced:
+                was_there, self._moved = not self._moved, True
+                self._look_without_file(was_there)
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """A file that is open cannot be read: say so, and open it anew if its server has forgotten it."""
+        self.problem = unreadable(self.path, error)
+        if error.errno == errno.ESTALE:
+            self.close()
 
     def _problem(self, found: os.stat_result | OSError) -> str:
         if isinstance(found, OSError):
@@ -266,7 +280,10 @@ class FollowedFile:
         else:
             entry.mark = replace(unread(entry.part), begins=mark.begins, lost=mark.lost)
 
-    def _look_without_file(self) -> None:
+    def _look_without_file(self, was_there: bool) -> None:
+        self._know_head()
+        if was_there and self._entries:
+            self._extend()  # a file may have come and been rotated away since the last look
         if len(self._entries) == 1:
             entry = self._entries[0]
             found = entry.part.stat()
@@ -306,24 +323,17 @@ class FollowedFile:
         """Find the part that was read, and open it and all that follow it."""
         same = None if mark.is_weak else self._same_at_path(mark)
         if same is not None:
-            self._take([Entry(same, read_before(same, mark))])
+            self._take([Entry(same, read_before(same, mark))], "")
             return
         with Candidates(self.path, mark.real) as candidates:
-            index = find(mark, candidates.found, lambda file: candidates.holds(file, mark))
-            if index is None and candidates.problem:
+            plan = candidates.decide(lambda: plan_to_resume(candidates, mark))
+            if plan is None or plan.must_wait(candidates.problem):
                 self.problem = candidates.problem
                 return
-            if index is None:
-                following = newer(candidates.found, mark.mtime_ns, candidates.chain)
-                entries = self._opened(candidates, following)
-                self._tell_gone(mark, following)
-            else:
-                same_file = candidates.found[index]
-                following = after(candidates.found, index, mark.mtime_ns)
-                entries = self._opened(candidates, [same_file, *following], same_file.chain)
-                entries[0].mark = read_before(entries[0].part, mark)
-            candidates.release(entry.part for entry in entries)
-            self._take(entries)
+            if plan.found is None:
+                self._tell_gone(mark, plan.files)
+            candidates.release(entry.part for entry in plan.entries)
+            self._take(plan.entries, candidates.problem if plan.is_cut else "")
 
     def _same_at_path(self, mark: Mark) -> Part | None:
         """The file at the path, open, if it is the one that was read."""
@@ -342,57 +352,34 @@ class FollowedFile:
         found = last.part.stat()
         last.see(found)
         with Candidates(self.path, last.mark.real) as candidates:
-            files = candidates.found
-            index = next((index for index, file in enumerate(files) if file.identity == last.part.identity), None)
-            copy: list[Found] = []
-            if index is None:
-                whole = at_end(last.part)
-                index = find(whole, files, lambda file: candidates.holds(file, whole))
-                copy = [] if index is None else [files[index]]
-            if index is None and candidates.problem:
+            plan = candidates.decide(lambda: plan_to_extend(candidates, last, found.st_mtime_ns))
+            if plan is None or plan.must_wait(candidates.problem):
                 self.problem = candidates.problem
                 return
-            if index is None:
-                following = newer(files, found.st_mtime_ns, candidates.chain)
-                entries = self._opened(candidates, following)
-                if entries:
-                    entries[0].mark = self._after_unknown(found, entries[0].mark, following[0])
-            else:
-                following = after(files, index, found.st_mtime_ns)
-                entries = self._opened(candidates, copy + following, files[index].chain)
-                if copy and entries:
-                    entries[0].goes_on = True
-            candidates.release(entry.part for entry in entries)
-            self._take(entries)
+            if plan.found is None and plan.entries:
+                plan.entries[0].mark = self._after_unknown(found, plan.entries[0].mark, plan.files[0])
+            candidates.release(entry.part for entry in plan.entries)
+            self._take(plan.entries, candidates.problem if plan.is_cut else "")
 
     def _extend_again(self) -> None:
         """Open anew what follows the first part: the next one may have been copied and truncated while the first was read."""
         old = self._entries.pop()
         self._extend()
+        whole = at_end(old.part)
         if len(self._entries) == 1:
             self._entries.append(old)
-        elif all(entry.part.identity != old.part.identity for entry in self._entries) and old.part.stat().st_size:
+        elif whole.size and not any(
+            entry.part.identity == old.part.identity or holds(entry.part, whole) for entry in self._entries
+        ):
             # Unlinked, but not before something was written to it.
             self._entries[-1].mark = replace(self._entries[-1].mark, begins=True)
             self._entries.insert(len(self._entries) - 1, old)
         else:
             old.part.close()
 
-    def _opened(self, candidates: Candidates, files: Sequence[Found], chain: int | None = None) -> list[Entry]:
-        """Entries of these files, unread, up to one that cannot be opened: what comes after it has to wait."""
-        entries: list[Entry] = []
-        for file in files:
-            part = candidates.part(file)
-            if part is None:
-                self.problem = candidates.problem
-                break
-            # What stands behind another target of a symbolic link is another log.
-            entries.append(Entry(part, replace(unread(part), begins=chain not in {None, file.chain})))
-            chain = file.chain
-        return _without_copies(entries, files)
-
-    def _take(self, entries: Sequence[Entry]) -> None:
+    def _take(self, entries: Sequence[Entry], problem: str) -> None:
         self._entries.extend(entries)
+        self.problem = problem or self.problem
         if self._entries:
             self._mark, self._resting = None, False
         self._next_look_s = 0.0
@@ -400,7 +387,7 @@ class FollowedFile:
     def _tell_gone(self, mark: Mark, following: Sequence[Found]) -> None:
         """What to say where the part that was read is nowhere."""
         self._begins = True
-        self._lost = mark.lost
+        self._lost = _both(self._lost, mark.lost)
         if not following:
             self._mark = replace(mark, ended=True, begins=False, lost="")
         if mark.ended:
@@ -456,20 +443,6 @@ def kind_of(found: os.stat_result) -> str:
 
 def _is_as_read(mark: Mark, found: os.stat_result) -> bool:
     return found.st_size == mark.offset and found.st_mtime_ns == mark.mtime_ns
-
-
-def _without_copies(entries: list[Entry], files: Sequence[Found]) -> list[Entry]:
-    """The entries without a copy of the last one, the file at the path: it was made, or is being made, to truncate that."""
-    if len(entries) < 2 or len(entries) < len(files) or not files[-1].last:  # noqa: PLR2004  # a copy and what it is made of
-        return entries
-    last, kept = entries[-1], []
-    for entry in entries[:-1]:
-        whole = None if entry.part.packed else at_end(entry.part)
-        if whole is None or whole.is_weak or not holds(last.part, whole):
-            kept.append(entry)
-        else:
-            last.mark = replace(last.mark, begins=last.mark.begins or entry.mark.begins)
-    return [*kept, last]
 
 
 def _both(one: str, other: str) -> str:

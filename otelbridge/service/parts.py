@@ -8,12 +8,14 @@ import lzma
 import os
 import stat
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BufferedReader
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from otelbridge.service.rotation import Fingerprint, Found, Mark, fingerprint, in_order, is_packed
+
+Decision = TypeVar("Decision")
 
 _STEP_BYTES = 1 << 16
 _LOOKS = 5
@@ -144,16 +146,24 @@ class Candidates:
         self.chain = len(self._reals) - 1
 
     def __enter__(self) -> Self:
-        # While they are renamed, a name may be seen twice or not at all: until two looks agree.
+        return self
+
+    def decide(self, make: Callable[[], Decision]) -> Decision | None:
+        """What `make` makes of the files; None, and `problem` says why, if they do not keep still for so long.
+
+        While they are renamed, a name may be seen twice or not at all, and copies become older: it is made again until
+        the folder looks the same before and after.
+        """
         for _ in range(_LOOKS):
             self.problem = ""
             self.found = self._listed()
-            if self._open_all() and self._listed() == self.found:
-                return self
+            if self._open_all():
+                decision = make()
+                if self._listed() == self.found:
+                    return decision
             self.release([])
-        self.found = []
         self.problem = f"'{self._path}' and its rotated parts are being renamed all the time; they are looked for again."
-        return self
+        return None
 
     def __exit__(self, *_: object) -> None:
         self.release([])

@@ -155,12 +155,22 @@ def lines(count: int, start: int = 0) -> bytes:
     )
 
 
-Step = Callable[[Reading], None]
-BETWEEN: dict[str, Step] = {
+def read_and_restart(reading: Reading) -> None:
+    reading.read()
+    reading.restart()
+
+
+def one_small_piece(reading: Reading) -> None:
+    reading.limit_bytes = 7
+    reading.scan()
+    reading.step()
+
+
+BETWEEN: dict[str, Callable[[Reading], None]] = {
     "nothing": lambda _: None,
     "scan": Reading.scan,
     "read": Reading.read,
     "restart": Reading.restart,
-    "read and restart": lambda reading: (reading.read(), reading.restart())[1],
-    "one small piece": lambda reading: (setattr(reading, "limit_bytes", 7), reading.scan(), reading.step())[1] and None,
+    "read and restart": read_and_restart,
+    "one small piece": one_small_piece,
 }

@@ -24,11 +24,12 @@ class World:
         self.write()
         self.reading = Reading(folder)
         self.done: list[str] = []
-        rotate = self.random.choice([lambda: self.log.rename(0), lambda: self.log.rename(1), self.log.copy_truncate])
+        self._first = self.random.choice([0, 1, None])
         self.steps: Steps = {
             "write": self.write,
             "write more": self.write,
-            "rotate": rotate,
+            "rotate": self.rotate,
+            "rotate and wait": self.rotate_and_wait,
             "pack": self.pack,
             "another inode": self.move,
             "scan": lambda: self.reading.scan(self.random.choice([0.2, 1.0, 20.0])),
@@ -37,6 +38,19 @@ class World:
             "restart": lambda: self.reading.restart(scan=self.random.random() < 0.5),
             "rest": lambda: (self.reading.scan(), self.reading.stream().rest()),
         }
+
+    def rotate(self) -> None:
+        if not self.log.path.exists():
+            return
+        if self._first is None:
+            self.log.copy_truncate()
+        else:
+            self.log.rename(self._first)
+
+    def rotate_and_wait(self) -> None:
+        """By rename, with no file at the path until something is written."""
+        if self._first is not None and self.log.path.exists():
+            self.log.rename_without_new(self._first)
 
     def run(self, losing: Steps) -> None:
         steps = self.steps | losing
@@ -81,7 +95,7 @@ class World:
     def move(self) -> None:
         """A file of which nothing is known cannot be known again."""
         self.read()
-        if self.log.path.stat().st_size:
+        if self.log.path.exists() and self.log.path.stat().st_size:
             self.log.move_to_new_inode()
 
     def drop_oldest(self) -> None:
