@@ -61,6 +61,10 @@ STATS = (
     Stat("otelbridge.reader.lines_read", "{line}", "info", "Lines of text were read, whatever they are."),
     Stat("otelbridge.reader.records_read", "{record}", "info", "Records of binary traces were read."),
     Stat(
+        "otelbridge.reader.data_refused", "By", "data-loss",
+        "Bytes are of inputs that cannot be read as traces; the log and /status say why.",
+    ),
+    Stat(
         "otelbridge.reader.lines_malformed", "{line}", "data-loss",
         "Lines are trace events whose arguments no known declaration fits: they were counted, not used.", "malformed",
     ),

@@ -27,13 +27,18 @@ Examples:
 Exit codes:
   0 ended by SIGTERM, all delivered or safe in the outbox; with --check: all is well
   2 wrong command line               3 problems in the configuration, a mapping or a catalogue
-  6 the outbox cannot be used
+  6 the outbox cannot be used        130 ended by SIGINT, as cleanly as by SIGTERM
 """
+
+
+INTERRUPTED = 130
 
 
 @click.command("run", epilog=_RUN_EXAMPLES)
 @click.argument("files", nargs=-1, type=click.Path())
-@click.option("--config", type=PATH, metavar="FILE", help="The configuration; deploy/otelbridge.yaml shows all of it.")
+@click.option(
+    "--config", type=PATH, metavar="FILE", help="The configuration; deploy/otelbridge.yaml in the sources has all of it."
+)
 @click.option("--check", is_flag=True, help="Only check it, and print it with every default filled in and secrets hidden.")
 def run_command(files: tuple[str, ...], config: Path | None, check: bool) -> None:
     """Follow traces as they grow, for months, and deliver what they say.
@@ -72,4 +77,8 @@ def _serve(config: ServiceConfig, load: Callable[[], ServiceConfig]) -> None:
     """Run the service until it is told to end."""
     from otelbridge.service.serve import serve  # noqa: PLC0415
 
-    serve(config, load, os.environ)
+    try:
+        serve(config, load, os.environ)
+    except KeyboardInterrupt:
+        # Nothing is lost by it, which `main` would say.
+        raise click.exceptions.Exit(INTERRUPTED) from None

@@ -92,7 +92,9 @@ class Engine:
         self._window: int | None = None
         self._gauge_second = 0
         self._outlet = Outlet(stream, self._accounting, self._series)
-        self._machines = self._machines_type(mapping.machines, stream, self._outlet, self._series, joins or {}, qemu_version)
+        self._machines = self._machines_type(
+            mapping.machines, stream, self._outlet, self._series, {} if joins is None else joins, qemu_version
+        )
         self._pairs = self._pairs_type(mapping.spans, stream, self._outlet, self._machines, index)
         self._machines.opened = self._pairs.adopt
         self._machines.closing = self._pairs.close_root
@@ -127,6 +129,11 @@ class Engine:
     def open(self) -> int:
         """Spans that have begun and not ended, migrations and their states included."""
         return self._machines.open + self._pairs.open
+
+    @property
+    def open_migrations(self) -> list[tuple[str | None, int]]:
+        """The role, as far as it is known, and the begin of each machine that is open."""
+        return self._machines.open_roots
 
     @property
     def points_made(self) -> int:

@@ -5,8 +5,8 @@ Source: opentelemetry-specification, metrics/data-model.md (ExponentialHistogram
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from math import ceil, frexp, inf, log2
 from typing import Any
 
 from otelbridge.records import Histogram
@@ -23,7 +23,7 @@ class ExponentialHistogram:
     def __init__(self) -> None:
         self.count = self.zero_count = 0
         self.sum = 0.0
-        self.min, self.max = math.inf, -math.inf
+        self.min, self.max = inf, -inf
         self.scale = MAX_SCALE
         self.low = 0
         self.buckets: list[int] = []
@@ -98,10 +98,10 @@ class ExponentialHistogram:
 
 def _index(value: float, scale: int) -> int:
     """The bucket of `value`: the i with base**i < value <= base**(i+1)."""
-    mantissa, exponent = math.frexp(value)
+    mantissa, exponent = frexp(value)
     if scale <= 0:
         # The upper bound belongs to the bucket, so an exact power of two lies one lower.
         return (exponent - 1 - (mantissa == 0.5)) >> -scale  # noqa: PLR2004
     if mantissa == 0.5:  # noqa: PLR2004 - exact powers of two must not depend on the rounding of a logarithm
         return ((exponent - 1) << scale) - 1
-    return math.ceil((math.log2(mantissa) + exponent) * (1 << scale)) - 1
+    return ceil((log2(mantissa) + exponent) * (1 << scale)) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 
 
@@ -16,9 +17,20 @@ def stream_key(*identity: str | bytes) -> bytes:
 
 def span_id(stream: bytes, rule: str, number: int, start_ns: int) -> bytes:
     """The id of the `number`-th span that `rule` began in the stream: 8 bytes, not all zero."""
+    return span_ids(stream, rule)(number, start_ns)
+
+
+def span_ids(stream: bytes, rule: str) -> Callable[[int, int], bytes]:
+    """The same for many spans of one rule: their ids by number and begin."""
     # The name of a state is whatever stands in the trace, and may be no text.
-    name = rule.encode("utf-8", "surrogateescape")
-    return _nonzero(blake2b(b"%s|%d|%d" % (name, number, start_ns), digest_size=8, key=stream).digest())
+    begun = blake2b(b"%s|" % rule.encode("utf-8", "surrogateescape"), digest_size=8, key=stream)
+
+    def identity(number: int, start_ns: int) -> bytes:
+        digest = begun.copy()
+        digest.update(b"%d|%d" % (number, start_ns))
+        return _nonzero(digest.digest())
+
+    return identity
 
 
 def trace_id(stream: bytes, rule: str, number: int, start_ns: int) -> bytes:
@@ -28,4 +40,4 @@ def trace_id(stream: bytes, rule: str, number: int, start_ns: int) -> bytes:
 
 
 def _nonzero(digest: bytes) -> bytes:
-    return digest if any(digest) else b"\x01" + digest[1:]
+    return digest if digest.strip(b"\0") else b"\x01" + digest[1:]

@@ -60,6 +60,11 @@ class Machines:
         """Open spans: a root and its state for each open machine."""
         return sum(2 for machine in self.states.values() if machine.root is not None)
 
+    @property
+    def open_roots(self) -> list[tuple[str | None, int]]:
+        """Role and begin of each root that is open."""
+        return [(self.role(m), m.root.start_ns) for m in self.states.values() if m.root is not None]
+
     def of(self, rule: SpanRule, rules: Mapping[str, SpanRule]) -> MachineState | None:
         """The machine that a rule lies in, through other rules if need be; else the only one there is."""
         for name in rule.inside:

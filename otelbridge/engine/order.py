@@ -102,3 +102,17 @@ def plain_row(row: Row) -> list[Any]:
 def row_of(plain: list[Any]) -> Row:
     """The row that `plain_row` gave."""
     return Row(plain[0], plain[1], plain[2], plain[3].encode("latin-1"), plain[4], plain[5])
+
+
+def plain_batch(batch: Batch) -> list[Any]:
+    """A batch as JSON-able data."""
+    sums = [[event, argument, number] for (event, argument), number in batch.sums.items()]
+    rows = [plain_row(row) for row in batch.rows]
+    return [batch.window_ns, rows, dict(batch.counts), sums, dict(batch.units), batch.total, batch.last_ns]
+
+
+def batch_of(plain: list[Any]) -> Batch:
+    """The batch that `plain_batch` gave."""
+    window_ns, rows, counts, sums, units, total, last_ns = plain
+    by_argument = {(event, argument): number for event, argument, number in sums}
+    return Batch(window_ns, [row_of(row) for row in rows], counts, by_argument, units, total, last_ns)

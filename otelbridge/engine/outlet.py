@@ -8,7 +8,7 @@ from heapq import heappush, heappushpop
 from typing import Any, NamedTuple
 
 from otelbridge.engine.ids import trace_id
-from otelbridge.engine.series import SeriesTable
+from otelbridge.engine.series import Series, SeriesTable
 from otelbridge.engine.state import Ending, Loader, OpenSpan, Root, Saver, Shape, Trace
 from otelbridge.mapping.rules import Duration, SpanRule
 from otelbridge.records import ERROR, SECOND_NS, UNSET, Attributes, FinishedSpan, Link, SpanEvent, Value
@@ -125,32 +125,34 @@ class Outlet:
             attributes.append(("otelbridge.clock.resolution", self._stream.clock_resolution_ns))
         return attributes
 
-    def ended(self, span: OpenSpan, shape: Shape, end_ns: int, ending: Ending) -> FinishedSpan:
-        """The same for a span that ended in order, whose attributes are known."""
+    def ended(self, span: OpenSpan, shape: Shape, end_ns: int, ending: Ending, exemplar_id: bytes) -> FinishedSpan:
+        """The same for a span that ended in order, whose attributes are known; its length is recorded too."""
         self._accounting.finished += 1
+        series, trace_id = ending.series, span.trace.id or b""
+        if series is not None:
+            if not series.changed:
+                self._series.mark(series)
+            series.record((end_ns - span.start_ns) / SECOND_NS, end_ns, trace_id, exemplar_id)
         # A third of what FinishedSpan(…) costs.
         return tuple.__new__(
             FinishedSpan,
             (
-                span.trace.id or b"", span.span_id, span.parent_id, shape.scope, shape.name, shape.kind, span.start_ns, end_ns,
+                trace_id, span.span_id, span.parent_id, shape.scope, shape.name, shape.kind, span.start_ns, end_ns,
                 ending.attributes, tuple(span.notes), span.links, ending.status, ending.message, span.dropped_notes, 0,
             ),
         )  # fmt: skip
 
     def record(self, duration: Duration, span: FinishedSpan, trace: Trace, root: Root | None = None) -> None:
         """Put the length of a span into its histogram. A span that may not be kept leaves its root as the exemplar."""
-        span_id = root.span_id if root else span.span_id
-        self.measure(duration, series_of(duration, span.attributes), trace, span.start_ns, span.end_ns, span_id)
-
-    def measure(
-        self, duration: Duration, attributes: Attributes, trace: Trace, start_ns: int, end_ns: int, span_id: bytes
-    ) -> None:
-        """Put a length into a histogram; the span is the exemplar if its trace is known."""
-        seconds = (end_ns - start_ns) / SECOND_NS
+        series, seconds = self.series_of(duration, span.attributes), (span.end_ns - span.start_ns) / SECOND_NS
         if trace.id is None:
-            self._series.record(duration.metric, attributes, seconds, duration.limit)
+            series.value.record(seconds)  # type: ignore[union-attr]
         else:
-            self._series.record_from(duration.metric, attributes, seconds, duration.limit, end_ns, trace.id, span_id)
+            series.record(seconds, span.end_ns, trace.id, root.span_id if root else span.span_id)
+
+    def series_of(self, duration: Duration, attributes: Attributes) -> Series:
+        """Where the length of a span with these attributes is recorded."""
+        return self._series.series(duration.metric, _chosen(duration.by, attributes), duration.limit)
 
     def give(self, trace: Trace, span: FinishedSpan) -> None:
         """Hand out a span, or let it wait until it is known which trace it belongs to."""
@@ -170,7 +172,11 @@ class Outlet:
         if duration is not None:
             if duration.by:
                 return False
-            self.measure(duration, (), root.trace, start_ns, end_ns, root.span_id)
+            series, seconds = self.series_of(duration, ()), (end_ns - start_ns) / SECOND_NS
+            if root.trace.id is None:
+                series.value.record(seconds)  # type: ignore[union-attr]
+            else:
+                series.record(seconds, end_ns, root.trace.id, root.span_id)
         self._accounting.finished += 1
         self._accounting.not_kept += 1
         return True
@@ -246,15 +252,15 @@ class Outlet:
         self._unsettled = [loader.traces[place] for place in state]
 
 
-def series_of(duration: Duration, attributes: Attributes) -> Attributes:
-    """Those attributes of a span that its length is recorded with."""
-    if len(duration.by) == 1:
-        only = duration.by[0]
+def _chosen(by: Sequence[str], attributes: Attributes) -> Attributes:
+    """Those of the attributes, in that order."""
+    if len(by) == 1:
+        only = by[0]
         return tuple([pair for pair in attributes if pair[0] == only])
-    if not duration.by:
+    if not by:
         return ()
-    by = dict(attributes)
-    return given([(name, by.get(name)) for name in duration.by])
+    values = dict(attributes)
+    return given([(name, values.get(name)) for name in by])
 
 
 def given(pairs: Iterable[tuple[str, Value | None]]) -> Attributes:

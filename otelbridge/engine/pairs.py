@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from otelbridge.engine.ids import span_id, trace_id
+from otelbridge.engine.ids import span_ids, trace_id
 from otelbridge.engine.machines import Machines, failure_of
-from otelbridge.engine.outlet import Body, Outlet, Stream, given, series_of
+from otelbridge.engine.outlet import Body, Outlet, Stream, given
 from otelbridge.engine.state import (
     MAX_NOTES,
     Ending,
@@ -54,7 +54,10 @@ class Pairs:
         self, rules: tuple[SpanRule, ...], stream: Stream, outlet: Outlet, machines: Machines, index: LinkIndex | None
     ) -> None:
         by_id = {rule.id: rule for rule in rules}
-        self.states = {rule.id: RuleState(rule, machines.of(rule, by_id)) for rule in rules}
+        self.states = {rule.id: RuleState(rule, machines.of(rule, by_id), span_ids(stream.key, rule.id)) for rule in rules}
+        everything: dict[str, RuleState | MachineState] = {**self.states, **machines.states}
+        for state in self.states.values():
+            state.outer = tuple([everything[name] for name in state.rule.inside if name in everything])
         self._stream, self._outlet, self._machines, self._index = stream, outlet, machines, index
         self._until_next = [state for state in self.states.values() if state.rule.until_next]
         self._kept = [state for state in self.states.values() if state.rule.keep]
@@ -97,8 +100,8 @@ class Pairs:
     ) -> OpenSpan:
         rule = state.rule
         state.number += 1
-        span = OpenSpan(state.number, span_id(self._stream.key, rule.id, state.number, time_ns), time_ns, row.thread, key)
-        span.begin_event, span.arguments, span.rank = row.event, arguments, on.rank
+        span = OpenSpan(state.number, state.identity(state.number, time_ns), time_ns, row[1], key)
+        span.begin_event, span.arguments, span.rank = row[2], arguments, on.rank
         span.parent_id, span.trace, span.root = self._place(state, span)
         span.trace.open += 1
         if rule.ordinals:
@@ -109,17 +112,16 @@ class Pairs:
 
     def _place(self, state: RuleState, span: OpenSpan) -> tuple[bytes, Trace, Root | None]:
         """The parent's id, the trace, the root."""
-        rule = state.rule
-        for name in rule.inside:
-            machine = self._machines.states.get(name)
-            if machine is not None and machine.root is not None:
-                return machine.root.span_id, machine.root.trace, machine.root
-            if name in self.states and (outer := self.states[name].youngest(span.thread)):
-                return outer.span_id, outer.trace, outer.root
+        for outer in state.outer:
+            if isinstance(outer, MachineState):
+                if outer.root is not None:
+                    return outer.root.span_id, outer.root.trace, outer.root
+            elif youngest := outer.youngest(span.thread):
+                return youngest.span_id, youngest.trace, youngest.root
         machine = state.machine
         if machine is not None and machine.root is not None:
             return machine.root.span_id, machine.root.trace, machine.root
-        trace = Trace((rule.id, span.number, span.start_ns))
+        trace = Trace((state.rule.id, span.number, span.start_ns))
         if machine is None:
             trace.id = trace_id(self._stream.key, *trace.origin)
         else:
@@ -216,19 +218,12 @@ class Pairs:
             state.repeats += 1
         trace.open -= 1
         trace.last_ns = max(trace.last_ns, end_ns)
-        if rule.keep is not None:
-            plain = ending.status == UNSET
-            if plain and self._outlet.count_short(root, rule, span.start_ns, end_ns):
-                return True
-            finished = self._outlet.ended(span, state.shape, end_ns, ending)
-            if rule.duration is not None:
-                self._outlet.measure(rule.duration, ending.by, trace, span.start_ns, end_ns, root.span_id)
-            self._outlet.keep(root, rule, span.number, finished, complete=True)
-            return True
-        finished = self._outlet.ended(span, state.shape, end_ns, ending)
-        if rule.duration is not None:
-            self._outlet.measure(rule.duration, ending.by, trace, span.start_ns, end_ns, span.span_id)
-        self._outlet.give(trace, finished)
+        outlet = self._outlet
+        if rule.keep is None:
+            outlet.give(trace, outlet.ended(span, state.shape, end_ns, ending, span.span_id))
+        elif ending.status != UNSET or not outlet.count_short(root, rule, span.start_ns, end_ns):
+            finished = outlet.ended(span, state.shape, end_ns, ending, root.span_id)
+            outlet.keep(root, rule, span.number, finished, complete=True)
         return True
 
     def _learn_ending(self, state: RuleState, on: EndOn, span: OpenSpan, arguments: Arguments, now: Now) -> Ending:
@@ -236,9 +231,9 @@ class Pairs:
         rule = state.rule
         failed = failure_of(on.failure, span.arguments, arguments, now)
         attributes = tuple(self._outlet.marked(_attributes(rule, span, now, arguments), failed))
-        by = series_of(rule.duration, attributes) if rule.duration else ()
+        series = self._outlet.series_of(rule.duration, attributes) if rule.duration else None
         status, message = (ERROR, failed[1]) if failed else (UNSET, "")
-        ending = Ending(attributes, by, status, message, (span.arguments, arguments, now))
+        ending = Ending(attributes, series, status, message, (span.arguments, arguments, now))
         endings = state.endings
         if endings is not None:
             if len(endings) >= MAX_ENDINGS:

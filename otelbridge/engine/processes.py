@@ -33,6 +33,7 @@ _SOURCE = (
 _DESTINATION = ("loadvm_", "qemu_loadvm", "multifd_recv", "postcopy_ram_", "postcopy_place", "ram_load", "vmstate_load")
 
 
+_SOME_IDS = 20
 MAX_THREADS = 10_000
 """So many threads are told apart; a migration has some ten."""
 
@@ -142,6 +143,12 @@ class Processes:
     def ids(self) -> dict[int, int]:
         """The ids of the processes, by the numbers that they have here; empty where the input tells none."""
         return {number: process for process, number in self._by_id.items()}
+
+    @property
+    def some_ids(self) -> list[int]:
+        """Ids of processes if the input tells them, else of threads, the last ones first; not all where there are many."""
+        known = [process for process in (self._by_id or self._of) if process is not None]
+        return known[:-_SOME_IDS:-1]
 
     def _assign(self, row: Row) -> int:
         """A thread that was not seen before."""

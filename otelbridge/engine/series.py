@@ -27,6 +27,12 @@ class Series:
         self.exemplar: Exemplar | None = None
         self.time_ns = 0
 
+    def record(self, value: float, time_ns: int, trace_id: bytes, span_id: bytes) -> None:
+        """Record the length of a span that ended then; the longest since the last point is the exemplar."""
+        self.value.record(value)  # type: ignore[union-attr]
+        if self.exemplar is None or value > self.exemplar[1]:
+            self.exemplar = Exemplar(time_ns, value, trace_id, span_id)
+
 
 class SeriesTable:
     """All series of a stream.
@@ -44,7 +50,8 @@ class SeriesTable:
         self.overflowed: set[str] = set()
         self.made = 0
 
-    def _series(self, metric: Metric, attributes: Attributes, limit: int) -> Series:
+    def series(self, metric: Metric, attributes: Attributes, limit: int) -> Series:
+        """The series, marked as changed; the one of the overflow where there are too many."""
         table = self._tables.get(metric.name)
         if table is None:
             table = self._tables[metric.name] = {}
@@ -52,34 +59,29 @@ class SeriesTable:
         if series is None:
             if len(table) >= limit - 1 and attributes != OVERFLOW:
                 self.overflowed.add(metric.name)
-                return self._series(metric, OVERFLOW, limit + 1)
+                return self.series(metric, OVERFLOW, limit + 1)
             series = table[attributes] = Series(metric, attributes)
         if not series.changed:
-            series.changed = True
-            (self._gauges if metric.kind == "gauge" else self._changed).append(series)
+            self.mark(series)
         return series
 
-    def record_from(
-        self, metric: Metric, attributes: Attributes, value: float, limit: int, time_ns: int, trace_id: bytes, span_id: bytes
-    ) -> None:
-        """Record the length of a span that ended then; the longest since the last point is the exemplar."""
-        series = self._series(metric, attributes, limit)
-        series.value.record(value)  # type: ignore[union-attr]
-        if series.exemplar is None or value > series.exemplar.value:
-            series.exemplar = Exemplar(time_ns, value, trace_id, span_id)
+    def mark(self, series: Series) -> None:
+        """A series changes for the first time since its last point."""
+        series.changed = True
+        (self._gauges if series.metric.kind == "gauge" else self._changed).append(series)
 
     def add(self, metric: Metric, attributes: Attributes, amount: float, limit: int = 2000) -> None:
         """Add to a sum."""
-        series = self._series(metric, attributes, limit)
+        series = self.series(metric, attributes, limit)
         series.value += amount  # type: ignore[operator]
 
     def set(self, metric: Metric, attributes: Attributes, value: float, limit: int = 2000) -> None:
         """Set a gauge."""
-        self._series(metric, attributes, limit).value = value
+        self.series(metric, attributes, limit).value = value
 
     def record(self, metric: Metric, attributes: Attributes, value: float, limit: int = 2000) -> None:
         """Record into a histogram."""
-        self._series(metric, attributes, limit).value.record(value)  # type: ignore[union-attr]
+        self.series(metric, attributes, limit).value.record(value)  # type: ignore[union-attr]
 
     def points(self, time_ns: int) -> list[MetricPoint]:
         """A point at `time_ns` for each sum and histogram that changed since the last call, in the order of their names."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from otelbridge.engine.clocks import Offset
 from otelbridge.records import FinishedSpan, MetricPoint
@@ -31,6 +31,23 @@ class Shifts(NamedTuple):
     by_trace: Mapping[bytes, int] = MappingProxyType({})
     begins: Sequence[int] = ()
     amounts: Sequence[int] = ()
+
+    def plain(self) -> list[Any]:
+        """The state as plain data."""
+        offsets = [[root.hex(), list(offset)] for root, offset in self.offsets.items()]
+        by_trace = [[trace.hex(), amount_ns] for trace, amount_ns in self.by_trace.items()]
+        return [offsets, by_trace, list(self.begins), list(self.amounts)]
+
+    @classmethod
+    def of_plain(cls, plain: Sequence[Any]) -> Shifts:
+        """The shifts that `plain` gave."""
+        offsets, by_trace, begins, amounts = plain
+        return cls(
+            {bytes.fromhex(root): Offset(*offset) for root, offset in offsets},
+            {bytes.fromhex(trace): amount_ns for trace, amount_ns in by_trace},
+            begins,
+            amounts,
+        )
 
     def spans(self, spans: Sequence[FinishedSpan]) -> list[FinishedSpan]:
         """The spans on the clock of their trace; a migration says how far the clocks are apart."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
+from otelbridge.engine.series import Series
 from otelbridge.mapping.rules import Arguments, MachineRule, Now, SpanRule
 from otelbridge.records import Attributes, FinishedSpan, Link, Scope, SpanEvent, Value
 
@@ -83,12 +84,12 @@ class OpenSpan:
 
     def __init__(self, number: int, span_id: bytes, start_ns: int, thread: int | None, key: Key) -> None:
         self.number, self.span_id, self.start_ns, self.thread, self.key = number, span_id, start_ns, thread, key
-        self.begin_event = ""
-        self.arguments: Arguments = ()
-        self.rank = 0
-        self.doubtful = False
-        self.parent_id = b""
+        self.begin_event: str
+        self.arguments: Arguments
+        self.rank: int
+        self.parent_id: bytes
         self.trace: Trace
+        self.doubtful = False
         self.root: Root | None = None
         self.notes: list[SpanEvent] = []
         self.dropped_notes = 0
@@ -102,13 +103,13 @@ class Ending(NamedTuple):
 
     Attributes:
         attributes: All of them.
-        by: Those that its duration is recorded with.
+        series: Where its duration is recorded.
         status: UNSET or ERROR, with `message`.
         reasons: What all of that was made of, kept so that nothing else gets the same identity.
     """
 
     attributes: Attributes
-    by: Attributes
+    series: Series | None
     status: int
     message: str
     reasons: tuple[object, ...]
@@ -125,10 +126,16 @@ class Shape(NamedTuple):
 class RuleState:
     """The open spans of one rule, by key and by age."""
 
-    __slots__ = ("by_key", "by_number", "endings", "expires_ns", "machine", "number", "repeats", "rule", "shape")
+    __slots__ = (
+        "by_key", "by_number", "endings", "expires_ns", "identity", "machine", "number", "outer", "repeats", "rule", "shape",
+    )  # fmt: skip
 
-    def __init__(self, rule: SpanRule, machine: MachineState | None) -> None:
+    def __init__(self, rule: SpanRule, machine: MachineState | None, identity: Callable[[int, int], bytes]) -> None:
         self.rule, self.machine = rule, machine
+        self.identity = identity
+        """Gives the ids of its spans by number and begin."""
+        self.outer: tuple[RuleState | MachineState, ...] = ()
+        """What a span of it may lie in, the first that is open."""
         self.shape = Shape(rule.scope, rule.name, rule.kind)
         self.number = 0
         self.by_key: dict[Key, list[OpenSpan]] = {}
@@ -318,9 +325,9 @@ class Loader:
         root.link_counts = {(rule, tuple(key)): n for rule, key, n in plain["link_counts"]}
         links: dict[str, dict[Key, list[Link | None]]] = {}
         for rule, key, targets in plain["links"]:
-            links.setdefault(rule, {})[tuple(key)] = [t and _link(t) for t in targets]
+            links.setdefault(rule, {})[tuple(key)] = [t and link_of(t) for t in targets]
         root.links = links
-        root.kept = {rule: [(d, n, _span(s)) for d, n, s in heap] for rule, heap in plain["kept"].items()}
+        root.kept = {rule: [(d, n, span_of(s)) for d, n, s in heap] for rule, heap in plain["kept"].items()}
         return root
 
     def span(self, plain: Mapping[str, Any]) -> OpenSpan:
@@ -334,7 +341,7 @@ class Loader:
         span.notes, span.dropped_notes = [_note(n) for n in plain["notes"]], plain["dropped"]
         span.failure = tuple(plain["failure"]) if plain["failure"] else None
         span.ordinals = tuple((name, n) for name, n in plain["ordinals"])
-        span.links = tuple(_link(link) for link in plain["links"])
+        span.links = tuple(link_of(link) for link in plain["links"])
         span.doubtful = plain["doubtful"]
         return span
 
@@ -352,7 +359,7 @@ def _trace(plain: Mapping[str, Any]) -> Trace:
     trace = Trace((rule, number, start_ns))
     trace.id = bytes.fromhex(plain["id"]) if plain["id"] else None
     trace.parent, trace.parent_start_ns = bytes.fromhex(plain["parent"]), plain["parent_start"]
-    trace.pending = [_span(s) for s in plain["pending"]]
+    trace.pending = [span_of(s) for s in plain["pending"]]
     trace.open, trace.last_ns = plain["open"], plain["last"]
     return trace
 
@@ -381,7 +388,8 @@ def plain_link(link: Link) -> list[str]:
     return [link.trace_id.hex(), link.span_id.hex()]
 
 
-def _link(plain: list[str]) -> Link:
+def link_of(plain: list[str]) -> Link:
+    """The link that `plain_link` gave."""
     return Link(bytes.fromhex(plain[0]), bytes.fromhex(plain[1]))
 
 
@@ -398,7 +406,8 @@ def plain_span(span: FinishedSpan) -> dict[str, Any]:
     }
 
 
-def _span(plain: Mapping[str, Any]) -> FinishedSpan:
+def span_of(plain: Mapping[str, Any]) -> FinishedSpan:
+    """The finished span that `plain_span` gave."""
     return FinishedSpan(
         **{
             **plain,
@@ -408,6 +417,6 @@ def _span(plain: Mapping[str, Any]) -> FinishedSpan:
             "scope": Scope(*plain["scope"]),
             "attributes": tuple((k, v) for k, v in plain["attributes"]),
             "events": tuple(_note(n) for n in plain["events"]),
-            "links": tuple(_link(link) for link in plain["links"]),
+            "links": tuple(link_of(link) for link in plain["links"]),
         }
     )

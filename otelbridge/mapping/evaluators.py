@@ -24,8 +24,16 @@ def key_of(parts: Sequence[Evaluate], *, thread: bool = False) -> KeyOf:
     if not thread:
         return plain
     if not parts:
-        return lambda _arguments, now: () if now.thread is None else (now.thread,)
-    return lambda arguments, now: plain(arguments, now) if now.thread is None else (now.thread, *plain(arguments, now))
+        return lambda _arguments, now: () if now[0] is None else (now[0],)
+    if len(parts) == 1:
+        only = parts[0]
+
+        def both(arguments: Arguments, now: Now) -> tuple[Value | None, ...]:
+            value, thread = only(arguments, None, now), now[0]
+            return (value,) if thread is None else (thread, value)
+
+        return both
+    return lambda arguments, now: plain(arguments, now) if now[0] is None else (now[0], *plain(arguments, now))
 
 
 def _parts_of(parts: Sequence[Evaluate]) -> KeyOf:

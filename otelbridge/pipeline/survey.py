@@ -113,7 +113,7 @@ def _seen(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, first
         name=trace.paths[0],
         told=trace.role is not None,
         timed=times.mark is None,
-        whole=not listener.unread and not any(_has_holes(engine.accounting.buckets) for engine in reading.engines.values()),
+        whole=not listener.unread and not any(has_holes(engine.accounting.buckets) for engine in reading.engines.values()),
         steady=not any(engine.late for engine in reading.engines.values()),
     )
     return [
@@ -124,6 +124,6 @@ def _seen(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, first
     ]
 
 
-def _has_holes(buckets: MappingType[str, int]) -> bool:
+def has_holes(buckets: MappingType[str, int]) -> bool:
     """Whether events are missing in the middle of a log; at its end a killed QEMU leaves one line cut."""
     return bool(buckets.get("malformed") or buckets.get("dropped_by_qemu") or buckets.get("torn", 0) > 1)

@@ -40,6 +40,15 @@ class _Spread:
         self.sum += value
         self.buckets[bisect_left(BOUNDS_S, value)] += 1
 
+    def joined(self, other: _Spread | None) -> _Spread:
+        """Both as one."""
+        if other is None or not any(other.buckets):
+            return self
+        if not any(self.buckets):
+            return other
+        buckets = [mine + others for mine, others in zip(self.buckets, other.buckets, strict=True)]
+        return _Spread(buckets, self.sum + other.sum, min(self.min, other.min), max(self.max, other.max))
+
     def distribution(self) -> Distribution:
         return Distribution(BOUNDS_S, tuple(self.buckets), self.sum, self.min, self.max)
 
@@ -133,20 +142,21 @@ class Counters:
             }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Count on from where `snapshot` was made, in place of what was counted up to now.
+        """Count on from where `snapshot` was made; what was counted up to now is added.
 
         Totals of another version whose counters are no more are left out; so are histograms with other bounds.
         """
         with self._lock:
             self.instance, self.since_ns = snapshot["instance"], snapshot["since"]
-            self._sums, self._spreads = {}, {}
             for name, attributes, number in snapshot["sums"]:
                 if _is_row(name, "sum"):
-                    self._sums.setdefault(name, {})[tuple(attributes.items())] = number
+                    self._add(name, tuple(attributes.items()), number)
             for name, attributes, state in snapshot["histograms"]:
                 if _is_row(name, "histogram") and tuple(state["bounds"]) == BOUNDS_S:
                     spread = _Spread(list(state["buckets"]), state["sum"], state["min"], state["max"])
-                    self._spreads.setdefault(name, {})[tuple(attributes.items())] = spread
+                    series = self._spreads.setdefault(name, {})
+                    key = self._bounded(series, tuple(attributes.items()))
+                    series[key] = spread.joined(series.get(key))
 
     def _add(self, name: str, key: Attributes, number: float) -> None:
         series = self._sums.setdefault(name, {})

@@ -8,8 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from otelbridge import report
+from otelbridge.engine import Join
+from otelbridge.engine.shifts import Shifts
 from otelbridge.readers.formats import FORMATS
 from otelbridge.records import SECOND_NS, Attributes
+from otelbridge.service.alive import Qemu, is_running, qemu_of
+from otelbridge.service.joining import joined_of, plain_joined
 from otelbridge.service.streams import Kind, Output, Stream
 
 _RUNNING, _SETTLED, _PAUSED, _ENDED = range(4)
@@ -92,9 +96,11 @@ class Nothing:
         """There is nothing to let go of."""
 
 
-Step = str | list[str]
-"""Bytes that were fed, by latin-1, or the name of what else was done to a stream."""
+Step = str | list[Any]
+"""Bytes that were fed, by latin-1, or the name of what else was done to a stream, and with what."""
 
+_LOOK_S = 5.0
+"""How often it is seen to whether the QEMU of a silent stream still runs."""
 _MAX_PARTS = 30
 _MAX_PART_BYTES = 1 << 16
 
@@ -185,14 +191,24 @@ class Flow:
         # Where a file begins that has just been found must be known even if it rotates before anything is in it.
         self.is_dirty = saved is None
         self._level_s = now_s
+        self._looked_s = now_s
+        self._qemu: Qemu | None = None
         self._done: list[Step] = []
         self._parts, self._part_bytes, self._must_be_whole = 0, 0, saved is None
         if saved:
+            # What was open by a rule that is gone comes out as incomplete.
+            self._output += self.stream.take()
+            self.is_dirty = self._must_be_whole = bool(self._output)
             self._parts = len(saved.parts)
             for step in saved.steps:
                 self._do(step)
             # What came of it was put into the outbox together with the step.
             self.stream.take()
+
+    @property
+    def problem(self) -> str:
+        """Why nothing of it can be read, in words; empty if it can be."""
+        return self.stream.problem or self.source.problem
 
     @property
     def has_ended(self) -> bool:
@@ -239,12 +255,13 @@ class Flow:
         self._took()
 
     def _do(self, step: Step) -> None:
+        stream = self.stream
         if isinstance(step, str):
-            self.stream.feed(step.encode("latin-1"))
+            stream.feed(step.encode("latin-1"))
+        elif step[0] == "release":
+            stream.release(*joined_of(*step[1:]))
         else:
-            {"cut": self.stream.cut, "settle": self.stream.settle, "pause": self.stream.pause, "end": self.stream.end}[
-                step[0]
-            ]()
+            {"cut": stream.cut, "settle": stream.settle, "pause": stream.pause, "end": stream.end}[step[0]]()
 
     def _begin_again(self) -> None:
         if not self.stream.starts_anew:
@@ -259,16 +276,37 @@ class Flow:
     def rest(self, now_s: float) -> bool:
         """Do what a silence asks for; whether anything was done."""
         idle_s = self.idle_s(now_s)
-        if self._stage == _ENDED or idle_s < SETTLE_S:
+        if self._stage == _ENDED or idle_s < SETTLE_S or self.stream.held_ns is not None:
             return False
-        is_over = idle_s >= self._idle_timeout_s or (self.source.gone and idle_s >= PAUSE_S)
+        is_over = idle_s >= self._idle_timeout_s or (idle_s >= PAUSE_S and (self.source.gone or self._is_dead(now_s)))
         stage = _ENDED if is_over else _PAUSED if idle_s >= PAUSE_S else _SETTLED
         if stage == self._stage:
             return False
+        if stage == _SETTLED and self._qemu is None:
+            self._qemu = qemu_of(self.stream.process_ids)
         self._stage = stage
         self._step([("settle", "pause", "end")[stage - 1]])
         self._ended["ends"] += stage == _ENDED
         return True
+
+    def _is_dead(self, now_s: float) -> bool:
+        """Whether its QEMU was seen to run and does so no more."""
+        if now_s - self._looked_s < _LOOK_S:
+            return False
+        self._looked_s = now_s
+        if self._qemu is not None and not is_running(self._qemu):
+            return True
+        self._qemu = qemu_of(self.stream.process_ids)
+        return False
+
+    def is_silent(self, now_s: float) -> bool:
+        """Whether nothing came for so long that it has ended."""
+        return self.idle_s(now_s) >= self._idle_timeout_s
+
+    def release(self, joins: Mapping[bytes, Join], shifts: Mapping[int, Shifts]) -> None:
+        """Let a migration go on that was held: what it is joined to, and what is done to times."""
+        self._stage = _RUNNING
+        self._step(["release", *plain_joined(joins, shifts)])
 
     def pause(self) -> None:
         """Let everything go out that can without ending what is open."""
@@ -296,8 +334,8 @@ class Flow:
         account = report.summed(self.stream.accounting)
         counts = Counter(account.buckets)
         counts.update(
-            bytes=self.stream.bytes, spans=account.finished, incomplete=account.incomplete, not_kept=account.not_kept,
-            points=self.stream.points_made,
+            bytes=self.stream.bytes, bytes_refused=self.stream.bytes_unread, spans=account.finished,
+            incomplete=account.incomplete, not_kept=account.not_kept, points=self.stream.points_made,
         )  # fmt: skip
         if self.stream.format:
             counts[FORMATS[self.stream.format].unit] = account.total

@@ -70,6 +70,9 @@ class Inputs:
             else:
                 self._follow_other(one, kind, positions, now_s)
         self.scan(now_s)
+        for one, _, files in self._files:
+            if not files.streams:
+                _log.warning("No file is there yet that matches %s; waiting for one.", " or ".join(map(repr, one.paths)))
         forgotten = [path for path in self._saved if path not in self.flows]
         self.forgotten = [key for path in forgotten for key in keys_of(path, self._saved[path])]
         self.left = [output for path in forgotten if kinds for output in _left(path, kinds[0], self._saved[path])]

@@ -83,7 +83,7 @@ class ServiceLog(logging.Handler):
         super().__init__()
         self._stream, self._now_s = stream, now_s
         self._text = _json_text if config.format == "json" else _plain_text
-        self._folds: dict[tuple[str, int, str], _Fold] = {}
+        self._folds: dict[tuple[object, ...], _Fold] = {}
         self._secrets: tuple[str, ...] = ()
 
     def hide(self, values: Iterable[str]) -> None:
@@ -116,7 +116,7 @@ class ServiceLog(logging.Handler):
 
     def _take(self, record: logging.LogRecord) -> None:
         self._tell_folded()
-        key = (record.name, record.levelno, str(record.msg))
+        key = _sameness(record)
         fold = self._folds.get(key)
         if fold is not None:
             fold.repeats += 1
@@ -169,6 +169,13 @@ class ServiceLog(logging.Handler):
         encoding = self._stream.encoding or "utf-8"
         self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         self._stream.flush()
+
+
+def _sameness(record: logging.LogRecord) -> tuple[object, ...]:
+    """What two messages have in common that differ in numbers only: one of another file or destination is another message."""
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    words = [_shown(each) for each in arguments if not isinstance(each, int | float)]
+    return record.name, record.levelno, _shown(record.msg), *words
 
 
 def _message(record: logging.LogRecord) -> str:

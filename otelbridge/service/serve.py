@@ -56,7 +56,8 @@ class Asked:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Who asks once more for an end that is nearly there must not make it a hard one.
+                signal.signal(number, signal.SIG_IGN if self.stop else handler)
             os.close(self.wake)
             os.close(self._other_end)
 
@@ -79,14 +80,19 @@ def serve(config: ServiceConfig, load: Callable[[], ServiceConfig], env: Mapping
         log = set_up(config.log)
         stack.callback(log.close)
         log.hide(_secrets(config))
+        counters = Counters(str(uuid.uuid4()), time.time_ns())
+
+        def count(name: str, number: int, by: Mapping[str, str]) -> None:
+            counters.add(name, number, **by)
+
         outbox = ServiceOutbox(
             config.outbox.folder,
             limit_bytes=config.outbox.limit_bytes,
             rejected_limit_bytes=config.outbox.rejected_limit_bytes,
+            count=count,
         )
         stack.callback(outbox.close)
-        counters = Counters(str(uuid.uuid4()), time.time_ns())
-        senders = Senders(outbox, config.destinations, lambda name, number, by: counters.add(name, number, **by))
+        senders = Senders(outbox, config.destinations, count)
         service = Service(config, outbox, senders, counters, asked.wake)
         telemetry = SelfTelemetry(config, counters)
         health = None

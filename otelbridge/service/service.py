@@ -21,6 +21,7 @@ from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
 from otelbridge.service.flows import Flow
 from otelbridge.service.inputs import Inputs, kinds_of
+from otelbridge.service.joining import Joining
 from otelbridge.service.outbox import Amount, Route, ServiceOutbox
 from otelbridge.service.senders import Senders
 from otelbridge.service.streams import Output
@@ -40,6 +41,7 @@ _GAUGE_S = 5.0
 _COUNTERS = "counters"
 COUNTED = {
     "bytes": "otelbridge.reader.data_read",
+    "bytes_refused": "otelbridge.reader.data_refused",
     "lines": "otelbridge.reader.lines_read",
     "records": "otelbridge.reader.records_read",
     "spans": "otelbridge.engine.spans_finished",
@@ -74,12 +76,15 @@ class Service:
             counters.add("otelbridge.service.restarts")
         now_s = time.monotonic()
         self._inputs = Inputs(config, kinds_of(config), states, now_s)
+        self._joining = Joining()
         self._builder = RequestBuilder(config.max_streams)
         self._requests: list[tuple[str, Request]] = []
         self._gone: dict[str, bytes | None] = dict.fromkeys(self._inputs.forgotten)
         for output in self._inputs.left:
             self._put(output)
         self._told: dict[str, Counter[str]] = {path: flow.counts for path, flow in self._inputs.flows.items()}
+        self._troubles: dict[str, str] = {}
+        self._collect_restored()
         self._started_s = self._scanned_s = now_s
         # What was written while it was down is read and committed at once.
         self._committed_s = self._gauged_s = -math.inf
@@ -105,11 +110,15 @@ class Service:
             self._scanned_s = now_s
             self._inputs.scan(now_s)
             self._forget(now_s)
+            self._tell_problems()
         if now_s - self._gauged_s >= _GAUGE_S:
             self._gauged_s = now_s
             self._set_gauges(now_s)
         busy = self._read(now_s)
-        for flow in self._inputs.flows.values():
+        flows = list(self._inputs.flows.values())
+        for flow in self._joining.look(flows, now_s):
+            self._collect(flow)
+        for flow in flows:
             if flow.rest(now_s):
                 self._collect(flow)
         if self._requests or now_s - self._committed_s >= COMMIT_S:
@@ -134,9 +143,7 @@ class Service:
         full = self._outbox.is_full
         if full != self._is_full:
             if full:
-                _log.warning(
-                    "The outbox is full: reading waits until a destination takes something. %s", self._outbox.status().words
-                )
+                _log.warning("The outbox is full: reading waits until a destination takes something; /status tells more.")
             else:
                 _log.info("The outbox has room again: reading goes on.")
         return full
@@ -148,6 +155,22 @@ class Service:
             _log.error("%s", loss)
             self._counters.add("otelbridge.reader.file_parts_lost")
         flow.losses.clear()
+
+    def _collect_restored(self) -> None:
+        """Take what came out of streams when they went on with other rules."""
+        for flow in self._inputs.flows.values():
+            self._collect(flow)
+
+    def _tell_problems(self) -> None:
+        """Say what cannot be read, once, and when that is over."""
+        found = {words: words for words in self._inputs.problems}
+        found |= {flow.path: flow.problem for flow in self._inputs.flows.values() if flow.problem}
+        for key, words in found.items():
+            if self._troubles.get(key) != words:
+                _log.warning("%s", words)
+        for key in self._troubles.keys() - found.keys():
+            _log.info("It is over that %s", self._troubles[key])
+        self._troubles = found
 
     def _put(self, output: Output) -> None:
         resource, spans, points = output
@@ -164,16 +187,19 @@ class Service:
                 if request.signal in destination.endpoints
             ]
 
-    def commit(self) -> None:
-        """Put everything that has come out into the outbox, with how far everything was read."""
+    def commit(self, *, whole: bool = False) -> None:
+        """Put everything that has come out into the outbox, with how far everything was read.
+
+        With `whole` nothing has to be done again to go on from there, so other rules can.
+        """
         self._committed_s = time.monotonic()
         self._hand(self._builder.flush_together())
         for path, flow in self._inputs.flows.items():
             if flow.is_dirty:
                 self._count(path, flow)
         states: dict[str, bytes | None] = {**self._gone, **self._inputs.dirty()}
-        if self._outbox.states_wanted():
-            # A database was begun anew.
+        if self._outbox.states_wanted() or whole:
+            # A database was begun anew, or this is the last time.
             states |= self._inputs.all()
         if not states and not self._requests:
             self._outbox.commit({}, [])
@@ -196,6 +222,7 @@ class Service:
 
     def _forget(self, now_s: float) -> None:
         """Let go of what is away for good."""
+        self._joining.forget(list(self._inputs.flows.values()), now_s)
         for path, flow in list(self._inputs.flows.items()):
             if flow.source.gone and flow.has_ended and flow.idle_s(now_s) > _FORGET_S and not flow.is_dirty:
                 self._gone |= dict.fromkeys(flow.keys)
@@ -283,6 +310,10 @@ class Service:
         for path in before.flows.keys() - self._inputs.flows.keys():
             before.flows[path].end()
             self._collect(before.flows[path])
+            self._count(path, before.flows[path])
+            self._told.pop(path, None)
+            self._counters.forget(input=path)
+        self._collect_restored()
         self._gone |= dict.fromkeys(self._inputs.forgotten)
         self._senders.update(config.destinations)
         self._counters.add("otelbridge.service.reloads_done")
@@ -302,7 +333,7 @@ class Service:
         for flow in self._inputs.flows.values():
             flow.pause()
             self._collect(flow)
-        self.commit()
+        self.commit(whole=True)
         while time.monotonic() < deadline_s - _LAST_S and self._is_being_sent():
             time.sleep(_LOOK_S)
         self._senders.stop(deadline_s)
@@ -323,7 +354,7 @@ def _input_status(flow: Flow, now_s: float) -> dict[str, Any]:
     return {
         "path": flow.path,
         "format": stream.format,
-        "problem": stream.problem or flow.source.problem,
+        "problem": flow.problem,
         "bytes": stream.bytes,
         "lag_bytes": flow.source.lag_bytes,
         "lag_s": round(flow.lag_s(now_s), 3),

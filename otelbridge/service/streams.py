@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 from otelbridge import report
-from otelbridge.engine import Accounting, Engine
+from otelbridge.engine import Accounting, Engine, Join
 from otelbridge.engine import Stream as EngineStream
+from otelbridge.engine.clocks import ARGUMENTS
+from otelbridge.engine.fits import Log, Seen
+from otelbridge.engine.order import batch_of, plain_batch
+from otelbridge.engine.processes import side
+from otelbridge.engine.shifts import Shifts
 from otelbridge.errors import FormatError, OtelbridgeError
-from otelbridge.mapping import Mapping
+from otelbridge.mapping import Mapping as Rules
 from otelbridge.pipeline.inputs import key_of, resource_of
 from otelbridge.pipeline.reading import Reading
+from otelbridge.pipeline.survey import has_holes
 from otelbridge.readers import FORMATS
 from otelbridge.readers.clock import clock_beside
 from otelbridge.readers.detect import Look, detect, look_at
@@ -21,7 +29,8 @@ from otelbridge.readers.inputs import TraceInput, group_inputs
 from otelbridge.readers.open import HEAD_BYTES
 from otelbridge.readers.simple import is_simple
 from otelbridge.readers.source import Times, Told, decoder_of, first_of, reader_of, times_of, zone_of
-from otelbridge.records import SECOND_NS, Attributes, Batch, FinishedSpan, MetricPoint, Resource, Role
+from otelbridge.records import SECOND_NS, Attributes, Batch, FinishedSpan, MetricPoint, Resource, Role, Row
+from otelbridge.service.trails import Trail
 
 VERSION = 1
 _FEW = 3
@@ -43,7 +52,7 @@ class Kind(NamedTuple):
     """
 
     told: Told
-    mapping: Mapping
+    mapping: Rules
     environment: Attributes = ()
     format: str = "auto"
     role: Role | None = None
@@ -73,6 +82,7 @@ class Stream:
         self._kind, self._path, self._attributes = kind, path, attributes
         self._head = b""
         self._open: _Opened | None = None
+        self._held: list[Batch] | None = None
         self.problem = ""
         self.bytes = self.bytes_unread = 0
         if saved:
@@ -106,6 +116,11 @@ class Stream:
     def last_ns(self) -> int | None:
         """The time of the last event, UTC."""
         return max((a.last_ns for a in self.accounting if a.last_ns is not None), default=None)
+
+    @property
+    def process_ids(self) -> Sequence[int]:
+        """The ids of its processes where it names them, else of the threads that came last."""
+        return self._open.reading.processes.some_ids if self._open else ()
 
     @property
     def starts_anew(self) -> bool:
@@ -149,6 +164,7 @@ class Stream:
         self._try_to_open(last=True)
         if self._open:
             self._take(self._open.reader.finish())
+            self.release({}, {})
             self._open.reading.finish()
 
     def take(self) -> list[Output]:
@@ -157,6 +173,62 @@ class Stream:
             return []
         self._open.end_processes()
         return self._open.take()
+
+    # --- migrations that may belong to another stream's -----------------------------------------------
+
+    @property
+    def held_ns(self) -> int | None:
+        """When a migration began to come in that is held until it is known where it belongs; None where none is."""
+        return next((row.time_ns or 0 for batch in self._held or () for row in batch.rows), 0) if self._held else None
+
+    @property
+    def held_rows(self) -> int:
+        """Events that are held."""
+        return sum(len(batch.rows) for batch in self._held or ())
+
+    @property
+    def held_has_ended(self) -> bool:
+        """Whether the migration that is held has come to a final state."""
+        return any(_is_final(row, self._kind.mapping) for batch in self._held or () for row in batch.rows)
+
+    @property
+    def outgoing(self) -> list[tuple[int, bool]]:
+        """When each migration began that may have another stream's as its other side, and whether it has ended."""
+        return self._open.outgoing if self._open else []
+
+    def release(self, joins: Mapping[bytes, Join], shifts: Mapping[int, Shifts]) -> None:
+        """Let what is held go on.
+
+        Args:
+            joins: Where its migrations belong, by their roots' span ids.
+            shifts: What is to be done to the times of its processes from now on, by their numbers.
+        """
+        held, self._held = self._held or [], None
+        if self._open:
+            self._open.joins.update(joins)
+            self._open.shifts.update(shifts)
+            for batch in held:
+                self._open.take_in(batch)
+
+    def twin(self) -> Stream:
+        """The same stream, in which what is held has gone on alone and everything has ended."""
+        found = Stream(self._kind, self._path, self._attributes, self.snapshot())
+        found.end()
+        found.take()
+        return found
+
+    def migrations(self, first: int) -> list[Seen]:
+        """Its migrations that have ended, for finding out which belong together.
+
+        Args:
+            first: The number that its first process has among all streams'.
+        """
+        return self._open.migrations(first) if self._open else []
+
+    def forget_migrations(self) -> None:
+        """None of its migrations that have ended is asked for any more."""
+        if self._open and not self._open.open_migrations:
+            self._open.trail.forget()
 
     def _read(self, data: bytes) -> None:
         opened = cast("_Opened", self._open)
@@ -168,8 +240,14 @@ class Stream:
             self._take(batches)
 
     def _take(self, batches: Sequence[Batch]) -> None:
+        opened = cast("_Opened", self._open)
         for batch in batches:
-            cast("_Opened", self._open).reading.take(batch)
+            if self._held is None and not opened.open_migrations and _comes_in(batch.rows):
+                self._held = []
+            if self._held is None:
+                opened.take_in(batch)
+            else:
+                self._held.append(batch)
 
     def _refuse(self, error: OtelbridgeError, size: int) -> None:
         self.problem = f"{self._path}: {error}".removeprefix(f"{self._path}: {self._path}: ")
@@ -200,12 +278,14 @@ class Stream:
             "problem": self.problem,
             "bytes": [self.bytes, self.bytes_unread],
             "opened": self._open.snapshot() if self._open else None,
+            "held": None if self._held is None else [plain_batch(batch) for batch in self._held],
         }
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self._head = saved["head"].encode("latin-1")
         self.problem = saved["problem"]
         self.bytes, self.bytes_unread = saved["bytes"]
+        self._held = None if saved["held"] is None else [batch_of(plain) for plain in saved["held"]]
         if saved["opened"] is not None:
             self._open = _Opened.restored(self._kind, self._path, saved["opened"], self._attributes)
 
@@ -217,7 +297,16 @@ class _Opened:
         self.trace, self.times = trace, times
         self.decoder: Decoder = decoder_of(trace, kind.told, kind.mapping.plan.rows)
         self.sums: Decoder = decoder_of(trace, kind.told, kind.mapping.plan.sums)
-        self.reader: Reader = reader_of(trace.format, kind.told, times, kind.mapping.plan, self.sums.decode, self._declared)
+        plan = kind.mapping.plan
+        # What only the question needs which streams belong together comes as rows and is counted here.
+        self._only_heard = ARGUMENTS.keys() - plan.rows.keys() - plan.sums.keys()
+        rows = {**plan.rows, **dict.fromkeys(self._only_heard, ())}
+        self.reader: Reader = reader_of(
+            trace.format, kind.told, times, plan._replace(rows=rows), self.sums.decode, self._declared
+        )
+        self.trail = Trail([machine.id for machine in kind.mapping.machines])
+        self.joins: dict[bytes, Join] = {}
+        self.shifts: dict[int, Shifts] = {}
         self.resources: dict[int, Resource] = {}
         self.resolutions: dict[int, int] = {}
         self.ended, self.ended_points = Accounting(), 0
@@ -237,7 +326,47 @@ class _Opened:
         self.resources[number] = resource_of(self.trace, key, self.reading.processes.ids.get(number), environment)
         coarse = resolution_ns if resolution_ns > 1000 else None  # noqa: PLR2004  # a microsecond
         stream = EngineStream(key, self.trace.role, times.mark, times.uncertainty_ns or None, coarse)
-        return Engine(kind.mapping, stream, self.decoder.decode, lambda: self.decoder.version_range, self.decoder.saw)
+        return Engine(
+            kind.mapping, stream, self.decoder.decode, lambda: self.decoder.version_range, self.decoder.saw, self.joins,
+            self.trail.index(number),
+        )  # fmt: skip
+
+    def take_in(self, batch: Batch) -> None:
+        """Hand a batch to the engines."""
+        heard = [row for row in batch.rows if row.event in self._only_heard]
+        if heard:
+            counts = Counter(batch.counts) + Counter(row.event for row in heard)
+            batch = batch._replace(rows=[row for row in batch.rows if row.event not in self._only_heard], counts=counts)
+        split = self.reading.processes.split(batch.rows)
+        for number, rows in enumerate(split):
+            self.trail.hear(number, rows)
+        for row in heard:
+            if (process := self.reading.processes.known(row)) is not None:
+                self.trail.hear(process, [row])
+        self.reading.feed(batch, split)
+
+    @property
+    def open_migrations(self) -> list[tuple[str | None, int]]:
+        """Role and begin of what is open."""
+        return [one for engine in self.reading.engines.values() for one in engine.open_migrations]
+
+    @property
+    def outgoing(self) -> list[tuple[int, bool]]:
+        """See `Stream.outgoing`."""
+        still_open = [(begin_ns, False) for role, begin_ns in self.open_migrations if role in ("source", None)]
+        return [*still_open, *((begin_ns, True) for begin_ns in self.trail.begins())]
+
+    def migrations(self, first: int) -> list[Seen]:
+        """See `Stream.migrations`."""
+        engines = self.reading.engines.values()
+        log = Log(
+            name=self.trace.paths[0],
+            told=self.trace.role is not None,
+            timed=self.times.mark is None,
+            whole=not any(has_holes(engine.accounting.buckets) for engine in engines),
+            steady=not any(engine.late for engine in engines),
+        )
+        return self.trail.migrations(first, log, decoder_of(self.trace, self._kind.told, ARGUMENTS).decode)
 
     def take(self) -> list[Output]:
         """What came out since the last call, of each process."""
@@ -245,6 +374,9 @@ class _Opened:
         for number, engine in self.reading.engines.items():
             spans, points = engine.take_spans(), engine.take_points()
             if spans or points:
+                self.trail.saw(number, spans)
+                if (shifts := self.shifts.get(number)) is not None:
+                    spans, points = shifts.spans(spans), shifts.points(points)
                 found.append((self.resources[number], spans, points))
         return [*self._take_ended(), *found]
 
@@ -282,6 +414,8 @@ class _Opened:
             "made": self.reading.made,
             "seen": [list(seen) for seen in self.reading.seen_ns.items()],
             "ended": [self.ended.snapshot(), self.ended_points],
+            "trail": self.trail.snapshot(),
+            "shifts": [[number, shifts.plain()] for number, shifts in self.shifts.items()],
         }
 
     @classmethod
@@ -306,6 +440,8 @@ class _Opened:
         opened.reading.made, opened.reading.seen_ns = saved["made"], dict(saved["seen"])
         opened.ended.restore(saved["ended"][0])
         opened.ended_points = saved["ended"][1]
+        opened.trail.restore(saved["trail"])
+        opened.shifts = {number: Shifts.of_plain(plain) for number, plain in saved["shifts"]}
         return opened
 
 
@@ -336,6 +472,12 @@ def _recognised(kind: Kind, path: str, head: bytes, *, last: bool) -> TraceInput
         return None
     beginning = head if word == "simple" else lines
     (trace,) = group_inputs([path], [], [], {path: beginning}, {path: word}, is_event, lambda _path: first)
+    if trace.look.events and trace.look.stamp is None:
+        raise FormatError(
+            "its events carry no time stamps, so no span of it has a time that could be delivered. Run QEMU with "
+            "'-msg timestamp=on', or read it with `otelbridge convert --assume-start TIME`. Nothing of it is delivered.",
+            path=path,
+        )
     return trace._replace(role=kind.role)
 
 
@@ -356,3 +498,19 @@ def _times(trace: TraceInput, told: Told) -> Times:
         if trace.first[0] <= since_boot_ns:
             told = told._replace(clock_offset_ns=now_ns - since_boot_ns)
     return times_of(trace, told)
+
+
+def _comes_in(rows: Sequence[Row]) -> bool:
+    """Whether the first of these events that is of one side of a migration is of a destination's."""
+    return next((found for row in rows if (found := _side(row.event))), None) == "destination"
+
+
+_side = cache(side)
+
+
+def _is_final(row: Row, mapping: Rules) -> bool:
+    """Whether an event says that a migration is over; looked at quickly, for how long to wait."""
+    return any(
+        row.event == machine.event and any(row.raw.rstrip(b"\0").endswith(state.encode()) for state in machine.finals)
+        for machine in mapping.machines
+    )

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +22,13 @@ from typing import Any
 import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
+from otelbridge.records import Signal
 from tests.receiver import Receiver, data_points
 
 READY = b"Started."
+OTELBRIDGE = (sys.executable, "-m", "otelbridge")
 
 
 def until(what: Callable[[], Any], timeout_s: float = 20.0, pause_s: float = 0.02) -> Any:
@@ -48,14 +53,16 @@ class Running:
     Attributes:
         folder: Holds its configuration, its outbox and its log.
         config: What goes into otelbridge.yaml.
-        env: What its environment has beside that of the tests.
-        prefix: The command that its command is given to.
+        env: More of the environment.
+        command: What starts otelbridge, with something before it if need be.
+        arguments: In place of `--config` and the file.
     """
 
     folder: Path
     config: dict[str, Any]
     env: Mapping[str, str] = field(default_factory=dict)
-    prefix: Sequence[str] = ()
+    command: Sequence[str] = OTELBRIDGE
+    arguments: Sequence[str] | None = None
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
 
@@ -79,7 +86,8 @@ class Running:
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until it says that it has."""
         before = self.log.count(READY.decode())
-        command = [*self.prefix, sys.executable, "-m", "otelbridge", "run", "--config", str(self.folder / "otelbridge.yaml")]
+        arguments = ("--config", str(self.folder / "otelbridge.yaml")) if self.arguments is None else self.arguments
+        command = [*self.command, "run", *arguments]
         with (self.folder / "stderr").open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env=environment(**self.env), cwd=self.folder)
         self.starts += 1
@@ -97,10 +105,15 @@ class Running:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def stop(self, timeout_s: float = 15.0) -> int:
-        """SIGTERM; what it ended with."""
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(number)
+
+    def stop(self, timeout_s: float = 15.0, *, by: signal.Signals = signal.SIGTERM) -> int:
+        """SIGTERM, or another signal; what it ended with."""
+        assert self.process is not None
+        self.process.send_signal(by)
         return self.process.wait(timeout_s)
 
     def close(self) -> None:
@@ -126,10 +139,11 @@ class Running:
 
 @contextmanager
 def running(
-    folder: Path, config: dict[str, Any], *, start: bool = True, prefix: Sequence[str] = (), **env: str
-) -> Iterator[Running]:
+    folder: Path, config: dict[str, Any], *, start: bool = True, command: Sequence[str] = OTELBRIDGE,
+    arguments: Sequence[str] | None = None, **env: str,
+) -> Iterator[Running]:  # fmt: skip
     """A service until the end of the block."""
-    service = Running(folder, config, env, prefix)
+    service = Running(folder, config, env, command, arguments)
     try:
         if start:
             service.start()
@@ -234,6 +248,22 @@ def totals_in(requests: Sequence[bytes]) -> Totals:
     return {key: value for key, (_, value) in last.items()}
 
 
+def points_in(requests: Sequence[bytes]) -> Counter[tuple[bytes, ...]]:
+    """How often each point came, with all that there is to it: its resource, scope, metric, time, value and exemplars."""
+    found: Counter[tuple[bytes, ...]] = Counter()
+    for body in requests:
+        for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            about = resource.resource.SerializeToString(deterministic=True)
+            for scope in resource.scope_metrics:
+                name = scope.scope.SerializeToString(deterministic=True)
+                for metric in scope.metrics:
+                    points = [point.SerializeToString(deterministic=True) for point in data_points(metric)]
+                    bare = Metric.FromString(metric.SerializeToString())
+                    getattr(bare, str(bare.WhichOneof("data"))).ClearField("data_points")
+                    found.update((about, name, bare.SerializeToString(deterministic=True), point) for point in points)
+    return found
+
+
 def _value(point: Any) -> Any:
     bare = type(point)()
     bare.CopyFrom(point)
@@ -242,18 +272,34 @@ def _value(point: Any) -> Any:
     return bare.SerializeToString(deterministic=True)
 
 
-def converted(paths: Sequence[Path]) -> tuple[Spans, Totals]:
-    """What `convert` delivers of files, each by itself."""
+def converted(paths: Sequence[Path], *, together: bool = False) -> tuple[Spans, Totals]:
+    """What `convert` delivers of files, each by itself or all in one conversion."""
     with Receiver() as receiver:
-        for path in paths:
-            command = [sys.executable, "-m", "otelbridge", "convert", str(path), "--to", receiver.http_url]
-            done = subprocess.run(command, env=environment(), capture_output=True, check=False)
-            assert done.returncode in (0, 7), done.stderr
+        if together:
+            convert(paths, receiver)
+        else:
+            convert_each(paths, receiver)
         return received(receiver)
+
+
+def convert(paths: Sequence[Path], receiver: Receiver) -> None:
+    """Convert files in one conversion and deliver what comes out."""
+    command = [*OTELBRIDGE, "convert", *map(str, paths), "--to", receiver.http_url]
+    done = subprocess.run(command, env=environment(), capture_output=True, check=False)
+    assert done.returncode in (0, 7), done.stderr
+
+
+def convert_each(paths: Sequence[Path], receiver: Receiver) -> None:
+    """Convert files, each by itself, and deliver what comes out."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda path: convert([path], receiver), paths))
+
+
+def bodies(receiver: Receiver, wanted: Signal) -> list[bytes]:
+    """The requests of a signal that a receiver has got."""
+    return [body for signal, body in receiver.requests if signal == wanted]
 
 
 def received(receiver: Receiver) -> tuple[Spans, Totals]:
     """What a receiver has got."""
-    return spans_in([body for signal, body in receiver.requests if signal == "traces"]), totals_in(
-        [body for signal, body in receiver.requests if signal == "metrics"]
-    )
+    return spans_in(bodies(receiver, "traces")), totals_in(bodies(receiver, "metrics"))

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,11 +16,15 @@ from tests.service.running import Running, Writer, config_for, converted, receiv
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
 WORLDS = (
-    ("debian-7.2/precopy-busy/src.log", "debian-7.2/multifd/dst.log", "qemu-4.1.0-log/tls-ok/src.log"),
-    ("qemu-10.2.0-log/postcopy/src.log.gz", "debian-7.2/cancelled/src.log", "debian-7.2/two-vms-one-log/src.log"),
-    ("qemu-10.2.0-log/multifd-tls/src.log", "debian-7.2/multifd/src.log", "debian-7.2/tls-fail-stderr/dst.log"),
-    ("qemu-10.2.0-log/precopy-busy/src.log", "debian-7.2/precopy-busy/dst.log", "debian-7.2/tls-ok/dst.log"),
-)
+    {"src.log": "debian-7.2/precopy-busy/src.log", "dst.log": "debian-7.2/precopy-busy/dst.log",
+     "vm-1.log": "qemu-4.1.0-log/tls-ok/src.log"},
+    {"src.log": "qemu-10.2.0-log/postcopy/src.log.gz", "dst.log": "qemu-10.2.0-log/postcopy/dst.log.gz",
+     "vm-1.log": "debian-7.2/cancelled/src.log"},
+    {"src.log": "debian-7.2/multifd/src.log", "dst.log": "debian-7.2/multifd/dst.log",
+     "vm-1.log": "debian-7.2/two-vms-one-log/src.log"},
+    {"src.log": "qemu-10.2.0-log/multifd-tls/src.log", "dst.log": "qemu-10.2.0-log/multifd-tls/dst.log",
+     "vm-1.log": "qemu-10.2.0-log/precopy-busy/src.log", "vm-2.log": "debian-7.2/tls-fail-stderr/dst.log"},
+)  # fmt: skip
 """What is written at the same time, each by a service of its own."""
 
 KILLS = int(os.environ.get("OTELBRIDGE_KILLS", "200"))
@@ -39,10 +44,10 @@ def kill_and_start(service: Running, kills: int, chance: random.Random) -> None:
         service.start(wait=chance.random() < 0.8)
 
 
-def lived_through(folder: Path, names: tuple[str, ...], kills: int, seed: int) -> None:
-    """Write, kill, start; then compare with what one conversion of each whole log gives."""
+def lived_through(folder: Path, names: Mapping[str, str], kills: int, seed: int) -> None:
+    """Write, kill, start; then compare with what one conversion of the whole logs gives."""
     chance, stop = random.Random(seed), threading.Event()  # noqa: S311 - when it is killed
-    logs = {folder / "logs" / f"vm-{number}.log": content(name) for number, name in enumerate(names)}
+    logs = {folder / "logs" / name: content(recording) for name, recording in names.items()}
     writers = [Writer(path, data, max_bytes=max(1000, len(data) // 12), backups=8, seed=seed) for path, data in logs.items()]
     with Receiver() as receiver, running(folder, config_for(folder, receiver)) as service:
         threads = [threading.Thread(target=w.run, args=(kills * _SECONDS_A_KILL, stop)) for w in writers]
@@ -66,7 +71,7 @@ def lived_through(folder: Path, names: tuple[str, ...], kills: int, seed: int) -
         whole = folder / "whole" / path.name
         whole.parent.mkdir(exist_ok=True)
         whole.write_bytes(data)
-    wanted_spans, wanted_totals = converted([folder / "whole" / path.name for path in logs])
+    wanted_spans, wanted_totals = converted([folder / "whole" / path.name for path in logs], together=True)
     assert [ids for ids, contents in spans.items() if len(contents) > 1] == []
     assert spans == wanted_spans
     assert totals == wanted_totals

@@ -115,16 +115,28 @@ def test_a_message_that_comes_again_is_told_once_a_minute(
     log = start(LogConfig())
     for second in range(150):
         clock.now_s = second
-        OURS.warning("Cannot read %s.", f"{second}.log")
+        OURS.warning("Cannot read %s, attempt %d.", "a.log", second)
     OURS.warning("Something else.")
     log.close()
     assert re.findall(r"WARNING (.*)", stream.getvalue()) == [
-        "Cannot read 0.log.",
-        "Cannot read 59.log. (repeated 59 times in the last 60 s)",
-        "Cannot read 119.log. (repeated 60 times in the last 60 s)",
+        "Cannot read a.log, attempt 0.",
+        "Cannot read a.log, attempt 59. (repeated 59 times in the last 60 s)",
+        "Cannot read a.log, attempt 119. (repeated 60 times in the last 60 s)",
         "Something else.",
-        "Cannot read 149.log. (repeated 30 times in the last 29 s)",
+        "Cannot read a.log, attempt 149. (repeated 30 times in the last 29 s)",
     ]
+
+
+def test_the_same_about_something_else_is_told_too(
+    start: Callable[[LogConfig], ServiceLog], stream: io.StringIO, clock: Clock
+) -> None:
+    log = start(LogConfig())
+    for name in ("a.log", "b.log", "a.log"):
+        OURS.warning("Cannot read %s.", name)
+    clock.now_s = 61
+    log.tick()
+    told = re.findall(r"WARNING (.*)", stream.getvalue())
+    assert told == ["Cannot read a.log.", "Cannot read b.log.", "Cannot read a.log. (repeated once in the last 61 s)"]
 
 
 def test_what_was_folded_is_told_when_nothing_else_happens(

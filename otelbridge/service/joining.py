@@ -1,0 +1,121 @@
+"""Both hosts of a migration are followed: the destination's spans wait until it is known into which trace they belong.
+
+That is decided as `convert` does it, from the whole of both sides, when they have ended. A host sees both sides of a migration
+only where both logs are brought to it, or where a test migrates within it, so what comes in is held for a moment to see whether
+any other stream has a migration that goes out; where none has, it goes on alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from otelbridge.engine import Join
+from otelbridge.engine.fits import SKEW_NS
+from otelbridge.engine.joins import join
+from otelbridge.engine.shifts import Shifts
+from otelbridge.engine.state import link_of, plain_link
+
+if TYPE_CHECKING:
+    from otelbridge.service.flows import Flow
+
+LOOK_S = 2.0
+"""The other side has begun so soon, and was read."""
+END_S = 1.0
+"""What ends with a migration is written so soon."""
+PATIENCE_S = 60.0
+"""The other side has ended so soon after this one."""
+MAX_HELD = 100_000
+"""So many events of one stream are held; then it goes on alone."""
+_PROCESSES = 1_000_000
+_REMEMBER_S = 60.0
+
+
+class Joining:
+    """Lets streams go on that are held, alone or joined."""
+
+    def __init__(self) -> None:
+        self._since_s: dict[str, float] = {}
+        self._ended_s: dict[str, float] = {}
+        self._joined: set[bytes] = set()
+
+    def look(self, flows: Sequence[Flow], now_s: float) -> list[Flow]:
+        """Release what need not be held any longer; those that went on."""
+        held = [flow for flow in flows if flow.stream.held_ns is not None]
+        if not held:
+            self._since_s.clear()
+            self._ended_s.clear()
+            return []
+        released = [flow for flow in held if self._release(flow, flows, now_s)]
+        for flow in released:
+            self._since_s.pop(flow.path, None)
+            self._ended_s.pop(flow.path, None)
+        return released
+
+    def _release(self, flow: Flow, flows: Sequence[Flow], now_s: float) -> bool:
+        waited_s = now_s - self._since_s.setdefault(flow.path, now_s)
+        if waited_s < LOOK_S and len(flows) > 1:
+            return False
+        begin_ns = flow.stream.held_ns or 0
+        others = [other for other in flows if other is not flow and _goes_out_near(other, begin_ns)]
+        if not others or flow.stream.held_rows > MAX_HELD:
+            flow.release({}, {})
+            return True
+        if not (flow.is_silent(now_s) or (flow.stream.held_has_ended and flow.idle_s(now_s) >= END_S)):
+            return False
+        ended_s = now_s - self._ended_s.setdefault(flow.path, now_s)
+        if ended_s < PATIENCE_S and any(_is_under_way(other, begin_ns) for other in others):
+            return False
+        flow.release(*self._join(flow, others))
+        return True
+
+    def _join(self, flow: Flow, others: Sequence[Flow]) -> tuple[Mapping[bytes, Join], Mapping[int, Shifts]]:
+        """Where the migrations of a held stream belong, and what is done to the times of its processes."""
+        mine = flow.stream.twin().migrations(0)
+        theirs = [one for place, other in enumerate(others, 1) for one in other.stream.migrations(place * _PROCESSES)]
+        found = join([*mine, *(one for one in theirs if one.span_id not in self._joined)])
+        joins = {one.span_id: found.joins[one.span_id] for one in mine if one.span_id in found.joins}
+        self._joined |= {one.parent_id for one in joins.values()}
+        return joins, {number: shifts for number, shifts in found.shifts.items() if number < _PROCESSES}
+
+    def forget(self, flows: Sequence[Flow], now_s: float) -> None:
+        """Let go of migrations that ended so long ago that no other side of them will come."""
+        if not self._since_s:
+            for flow in flows:
+                if flow.idle_s(now_s) > _REMEMBER_S:
+                    flow.stream.forget_migrations()
+
+
+def _goes_out_near(flow: Flow, begin_ns: int) -> bool:
+    return any(abs(begun_ns - begin_ns) <= SKEW_NS for begun_ns, _ in flow.stream.outgoing)
+
+
+def _is_under_way(flow: Flow, begin_ns: int) -> bool:
+    return any(abs(begun_ns - begin_ns) <= SKEW_NS and not has_ended for begun_ns, has_ended in flow.stream.outgoing)
+
+
+def plain_joined(joins: Mapping[bytes, Join], shifts: Mapping[int, Shifts]) -> list[Any]:
+    """Both as plain data."""
+    plain_joins = [
+        [
+            root.hex(), one.trace_id.hex(), one.parent_id.hex(), one.parent_start_ns,
+            [
+                [rule, list(key), [link and plain_link(link) for link in links]]
+                for rule, by_key in one.links.items()
+                for key, links in by_key.items()
+            ],
+        ]
+        for root, one in joins.items()
+    ]  # fmt: skip
+    return [plain_joins, [[number, one.plain()] for number, one in shifts.items()]]
+
+
+def joined_of(joins: Sequence[Any], shifts: Sequence[Any]) -> tuple[dict[bytes, Join], dict[int, Shifts]]:
+    """What `plain_joined` was made of."""
+    found: dict[bytes, Join] = {}
+    for root, trace, parent, start_ns, plain_links in joins:
+        links: dict[str, dict[Any, Any]] = {}
+        for rule, key, targets in plain_links:
+            links.setdefault(rule, {})[tuple(key)] = [target and link_of(target) for target in targets]
+        found[bytes.fromhex(root)] = Join(bytes.fromhex(trace), bytes.fromhex(parent), start_ns, links)
+    return found, {number: Shifts.of_plain(plain) for number, plain in shifts}

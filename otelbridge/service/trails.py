@@ -1,0 +1,124 @@
+"""What a stream leaves behind for the question with which other stream's migrations its own belong together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from otelbridge.engine import LinkIndex
+from otelbridge.engine.clocks import ARGUMENTS, Listener
+from otelbridge.engine.fits import Log, Seen, seen
+from otelbridge.engine.order import plain_row, row_of
+from otelbridge.engine.state import plain_span, span_of
+from otelbridge.records import FinishedSpan, Row, Value
+
+MAX_ROWS = 200_000
+"""Rows that tell of messages between hosts; a migration has some hundreds, in postcopy one for each page."""
+
+
+class Trail:
+    """The messages of a stream's migrations, their roots that have ended, and what their spans offer to links and ask of them.
+
+    Args:
+        machines: The names of root spans.
+    """
+
+    def __init__(self, machines: Collection[str]) -> None:
+        self._machines = machines
+        self._rows: list[tuple[int, Row]] = []
+        self._roots: dict[int, list[FinishedSpan]] = {}
+        self._indexes: dict[int, LinkIndex] = {}
+        self._overflowed = False
+
+    def index(self, number: int) -> LinkIndex:
+        """What the engine of a process fills."""
+        return self._indexes.setdefault(number, LinkIndex())
+
+    def hear(self, number: int, rows: Sequence[Row]) -> None:
+        """Take note of rows of a process."""
+        self._rows += [(number, row) for row in rows if row.event in ARGUMENTS]
+        if len(self._rows) > MAX_ROWS:
+            self._rows.clear()
+            self._overflowed = True
+
+    def saw(self, number: int, spans: Sequence[FinishedSpan]) -> None:
+        """Take note of the roots among the spans of a process."""
+        for span in spans:
+            if span.name in self._machines:
+                self._roots.setdefault(number, []).append(span)
+
+    def begins(self) -> list[int]:
+        """When the sources' migrations that have ended began."""
+        return [
+            root.start_ns
+            for roots in self._roots.values()
+            for root in roots
+            if ("qemu.migration.role", "source") in root.attributes
+        ]
+
+    def migrations(self, first: int, log: Log, decode: Callable[[str, bytes], Sequence[Value | None] | None]) -> list[Seen]:
+        """The migrations that have ended. Processes are streams of their own, numbered from `first`."""
+        if self._overflowed:
+            return []
+        listener = Listener(decode)
+        for number, row in self._rows:
+            listener.hear(row, number)
+        log = log._replace(whole=log.whole and not listener.unread)
+        return [
+            one
+            for number, roots in self._roots.items()
+            for machine in self._machines
+            for one in seen(first + number, log, roots, machine, self.index(number), listener, number)
+        ]
+
+    def forget(self) -> None:
+        """Nothing of it is asked for any more."""
+        self._rows.clear()
+        self._roots.clear()
+        self._overflowed = False
+        for index in self._indexes.values():
+            index.offered.clear()
+            index.asked.clear()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as plain data."""
+        return {
+            "rows": [[number, plain_row(row)] for number, row in self._rows],
+            "roots": [[number, [plain_span(root) for root in roots]] for number, roots in self._roots.items()],
+            "indexes": [[number, _plain_index(index)] for number, index in self._indexes.items()],
+            "overflowed": self._overflowed,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `snapshot`."""
+        self._rows = [(number, row_of(plain)) for number, plain in state["rows"]]
+        self._roots = {number: [span_of(plain) for plain in roots] for number, roots in state["roots"]}
+        self._overflowed = state["overflowed"]
+        for number, plain in state["indexes"]:
+            _fill(self.index(number), plain)
+
+
+def _plain_index(index: LinkIndex) -> dict[str, Any]:
+    return {
+        "offered": [
+            [root.hex(), rule, list(key), [identity.hex() for identity in ids]]
+            for root, by_rule in index.offered.items()
+            for rule, by_key in by_rule.items()
+            for key, ids in by_key.items()
+        ],
+        "asked": [
+            [root.hex(), rule, list(key), number]
+            for root, by_rule in index.asked.items()
+            for rule, by_key in by_rule.items()
+            for key, number in by_key.items()
+        ],
+    }
+
+
+def _fill(index: LinkIndex, plain: Mapping[str, Any]) -> None:
+    for root, rule, key, ids in plain["offered"]:
+        by_key = index.offered.setdefault(bytes.fromhex(root), {}).setdefault(rule, {})
+        by_key[tuple(key)] = [bytes.fromhex(identity) for identity in ids]
+    for root, rule, key, number in plain["asked"]:
+        index.asked.setdefault(bytes.fromhex(root), {}).setdefault(rule, Counter())[tuple(key)] = number

@@ -1,0 +1,73 @@
+"""Both logs of a migration are followed: one trace comes out, the one that a conversion of both makes."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.receiver import Receiver
+from tests.service.running import Writer, config_for, converted, received, running, until
+
+RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
+PAIRS = sorted(
+    {path.parent for pattern in ("*/*/dst.log", "*/*/dst.log.gz", "*/*/dst.simple") for path in RECORDINGS.glob(pattern)}
+)
+
+
+def both(folder: Path) -> dict[str, bytes]:
+    """The two logs of a recording, unpacked, and what belongs to them."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffixes[-1:] == [".gz"] and path.name[:3] in ("src", "dst"):
+            found[path.stem] = gzip.decompress(path.read_bytes())
+        elif path.name in ("src.log", "dst.log", "src.simple", "dst.simple", "clock.json"):
+            found[path.name] = path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("recording", PAIRS, ids=lambda path: str(path.relative_to(RECORDINGS)))
+def test_both_logs_that_are_followed_give_the_trace_that_converting_both_gives(recording: Path, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for name, data in both(recording).items():
+        (logs / name).write_bytes(data)
+    paths = [path for path in sorted(logs.iterdir()) if path.suffix != ".json"]
+    inputs = [{"files": [str(logs / "*.log"), str(logs / "*.simple")], "idle_timeout": "3s"}]
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver, inputs=inputs)) as service:
+        until(lambda: [one["ended"] for one in service.status()["inputs"]] == [True] * len(paths), 60)
+        assert service.stop() == 0
+        spans, totals = received(receiver)
+    assert (spans, totals) == converted(paths, together=True)
+
+
+def test_a_destination_whose_source_is_written_at_the_same_time_is_joined_to_it(tmp_path: Path) -> None:
+    data = both(RECORDINGS / "debian-7.2/precopy-busy")
+    writers = [Writer(tmp_path / "logs" / name, text, max_bytes=1 << 30) for name, text in sorted(data.items())]
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver)) as service:
+        threads = [threading.Thread(target=writer.run, args=(6.0, threading.Event())) for writer in writers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for writer in writers:
+            writer.close()
+        until(lambda: [one["ended"] for one in service.status()["inputs"]] == [True, True], 60)
+        assert service.stop() == 0
+        spans, totals = received(receiver)
+    assert (spans, totals) == converted([writer.path for writer in writers], together=True)
+    assert len({trace for trace, _ in spans}) == 1
+
+
+def test_a_migration_that_comes_in_alone_is_delivered_without_waiting_for_its_end(tmp_path: Path) -> None:
+    """Its source is on another host, and another guest goes out from here at another time."""
+    data = both(RECORDINGS / "debian-7.2/precopy-busy")["dst.log"]
+    other = both(RECORDINGS / "debian-7.2/cancelled")["src.log"]
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "other.log").write_bytes(other)
+    (tmp_path / "logs" / "dst.log").write_bytes(data[: data.rindex(b"migrate_set_state")])
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver)) as service:
+        until(lambda: any(span.name == "loadvm.section" for span in receiver.spans()), 15)
+        assert not any(one["ended"] for one in service.status()["inputs"] if one["path"].endswith("dst.log"))
