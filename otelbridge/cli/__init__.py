@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         mute()
         complain(f"Not all could be written: {error.strerror}. Make room and run it again.")
         code = ExportError.exit_code
+    gc.freeze()  # the process ends: nothing of it need be looked at again
     sys.exit(code or 0)
 
 

@@ -16,7 +16,7 @@ from otelbridge.engine.machines import Join, Machines
 from otelbridge.engine.order import HORIZON_NS, Counts, Order
 from otelbridge.engine.outlet import Accounting, Outlet, Stream, given
 from otelbridge.engine.pairs import LinkIndex, Pairs
-from otelbridge.engine.series import SeriesTable
+from otelbridge.engine.series import Series, SeriesTable
 from otelbridge.engine.state import Loader, MachineState, RuleState, Saver
 from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, Evaluate, Mapping, MetricRule, NoteOn, Now
 from otelbridge.records import SECOND_NS, WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope
@@ -50,6 +50,19 @@ class Handler:
         self.reads = False
         self.only: _Only | None = None
         """A short way where one rule, or only metrics, use the event: how, and the bucket if it did or did not."""
+
+
+class Feed:
+    """A metric that an event feeds. `value` is None where it has attributes, a condition or a histogram."""
+
+    __slots__ = ("rule", "series", "sets", "value")
+
+    def __init__(self, rule: MetricRule) -> None:
+        self.rule = rule
+        self.value = None if rule.when or rule.attributes or rule.operation == "record" else rule.value
+        self.sets = rule.operation == "set"
+        self.series: Series | None = None
+        """The only one it has, once it was there."""
 
 
 class Engine:
@@ -349,12 +362,31 @@ class Engine:
         if len(handler.ends) == 1 and not (handler.begins or handler.metrics):
             return partial(self._pairs.end, *handler.ends[0]), "end", "orphan_end"
         if not (handler.begins or handler.ends):
-            return partial(self._measure_all, handler.metrics), "metric", "counted"
+            return partial(self._measure_all, [Feed(rule) for rule in handler.metrics]), "metric", "counted"
         return None
 
-    def _measure_all(self, rules: Sequence[MetricRule], _time_ns: int, row: Row, arguments: Arguments) -> bool:
-        """Feed all metrics of an event; whether any took it."""
-        return True in [self._measure(rule, row, arguments) for rule in rules]
+    def _measure_all(self, feeds: Sequence[Feed], _time_ns: int, row: Row, arguments: Arguments) -> bool:
+        """Feed all metrics of an event, as `_measure` does with one of them; whether any took it."""
+        now = self._machines.now(self._first_machine, row)
+        measured = False
+        for feed in feeds:
+            if feed.value is None:
+                measured |= self._measure(feed.rule, row, arguments)
+                continue
+            value = feed.value(arguments, None, now)
+            if value is None or isinstance(value, str):
+                continue
+            series = feed.series
+            if series is None:
+                series = feed.series = self._series.series(feed.rule.metric, (), feed.rule.limit)
+            elif not series.changed:
+                self._series.mark(series)
+            if feed.sets:
+                series.value = value
+            else:
+                series.value += value  # type: ignore[operator]
+            measured = True
+        return measured
 
     def _measure(self, rule: MetricRule, row: Row, arguments: Arguments) -> bool:
         now = self._machines.now(self._first_machine, row)
@@ -416,6 +448,9 @@ class Engine:
         self._outlet.doubtful = state["doubtful"]
         self._pairs.restore(state["rules"], loader, last_ns)
         self._machines.restore(state["machines"], loader, last_ns)
+        for handler in self._handlers.values():
+            # What it remembers of series are those of before.
+            handler.only = self._only(handler)
 
 
 def _handlers(mapping: Mapping, pairs: Pairs, machines: MappingType[str, MachineState]) -> dict[str, Handler]:

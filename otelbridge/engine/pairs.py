@@ -370,6 +370,9 @@ class Pairs:
 
     def restore(self, state: Mapping[str, Any], loader: Loader, last_ns: int) -> None:
         """Go on from `snapshot`. What no rule can end any more goes out as incomplete."""
+        for known in self.states.values():
+            if known.endings is not None:
+                known.endings.clear()
         for name, saved in state.items():
             mine = self.states.get(name)
             if mine is not None:

@@ -9,6 +9,7 @@ other thread joins a process of its side of the migration, the one that last had
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from otelbridge.records import Row
@@ -26,6 +27,8 @@ _MAIN = {
 }
 _SETUP = ("migrate_set_state", b"new state setup")
 _TELLING = {*_MAIN, _SETUP[0]}
+_PARTS = itemgetter(2), itemgetter(1), itemgetter(5)
+"""Event, thread and process of a row."""
 _SOURCE = (
     "savevm_", "migration_thread_", "migration_bitmap_", "migration_rate_", "migrate_pending", "migrate_transferred",
     "multifd_send", "source_return_path", "ram_save", "migration_completion", "open_return_path", "vmstate_save",
@@ -98,7 +101,7 @@ class Processes:
 
     def _known(self, rows: list[Row]) -> bool:
         """Whether all threads were seen before and none of the rows tells more of them."""
-        events, threads, processes = ({row[place] for row in rows} for place in (2, 1, 5))
+        events, threads, processes = (set(map(part, rows)) for part in _PARTS)
         return processes == {None} and threads <= self._of.keys() and events.isdisjoint(_TELLING)
 
     def known(self, row: Row) -> int | None:

@@ -96,13 +96,16 @@ def another(head: bytes, format_: str, is_event: Callable[[str], bool]) -> Detec
 
 
 # What stands in an input of another format; where none of it does, the others need not be asked.
-_OTHER_SIGNS = re.compile(
-    rb'tracing_mark_write: | qemu:\w|"MESSAGE"|\nMESSAGE=|(?:qemu|kvm)[\w-]*(?:\[\d+\]: | \d+ - )|\d@\d{16,20} '
-)
+_OTHER_WORDS = (b"tracing_mark_write: ", b"qemu", b"kvm", b'"MESSAGE"', b"\nMESSAGE=")
+_OTHER_SIGNS = re.compile(rb'tracing_mark_write: | qemu:\w|"MESSAGE"|\nMESSAGE=|(?:qemu|kvm)[\w-]*(?:\[\d+\]: | \d+ - )')
+_STAP_SIGN = re.compile(rb"@(?<=\d@)\d{16,20} ")
 
 
 def _has_others(head: bytes) -> bool:
-    return _OTHER_SIGNS.search(head) is not None
+    # The words first: looking for several things at every place costs as much as reading some thousand lines.
+    if any(word in head for word in _OTHER_WORDS) and _OTHER_SIGNS.search(head) is not None:
+        return True
+    return _STAP_SIGN.search(head) is not None
 
 
 def _fitting(head: bytes) -> list[Detected]:

@@ -384,9 +384,9 @@ class LogReader:
         self, form: Form, data: bytes, start: int, end: int, found: Sequence[Line], hot: Mapping[bytes, int], total: int
     ) -> None:
         """Lines that are all stamped: those that were found, and so many of each hot event."""
-        rows, known, wanted, new = self._found, self._known, self._rows, tuple.__new__
-        default = self._thread
+        known, wanted, new, add = self._known, self._rows, tuple.__new__, self._found.append
         numbered = self._numbers_are_threads and form == "thread"
+        threads = {thread: int(thread) if numbered else self._thread for thread in {line[0] for line in found}}
         last_ns = self._last_ns or 0
         seen: Counter[bytes] = Counter()
         for thread, second, fraction, name, raw in found:
@@ -397,8 +397,9 @@ class LogReader:
                 else:
                     time_ns = (_iso_second(second) or 0) * SECOND_NS + int(fraction.ljust(9, b"0"))
                 # A third of what Row(…) costs.
-                rows.append(new(Row, (time_ns, int(thread) if numbered else default, event, raw, 1, None)))
-                last_ns = max(last_ns, time_ns)
+                add(new(Row, (time_ns, threads[thread], event, raw, 1, None)))
+                if time_ns > last_ns:  # noqa: PLR1730  # a call for each row
+                    last_ns = time_ns
             elif name in known and name not in self._sums:
                 seen[name] += 1
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from otelbridge.catalogue import builtin
@@ -55,9 +55,13 @@ class Inputs:
         kinds: What `kinds_of` gives for it.
         states: What `Flow.save` gave earlier, by key.
         now_s: The monotonic clock.
+        before: What was followed until now, for a reload: files that have come since then are not older than the service.
     """
 
-    def __init__(self, config: ServiceConfig, kinds: list[Kind], states: Mapping[str, bytes], now_s: float) -> None:
+    def __init__(
+        self, config: ServiceConfig, kinds: list[Kind], states: Mapping[str, bytes], now_s: float,
+        before: Sequence[InputConfig] = (),
+    ) -> None:  # fmt: skip
         self._config, self._kinds = config, kinds
         self._saved = saved_flows(states)
         self.flows: dict[str, Flow] = {}
@@ -66,7 +70,9 @@ class Inputs:
         positions = {path: saved.position for path, saved in self._saved.items()}
         for one, kind in zip(config.inputs, kinds, strict=True):
             if one.kind == "files":
-                self._files.append((one, kind, Files(one.paths, one.exclude, one.start, positions)))
+                is_new = all(one.paths != other.paths for other in before)
+                files = Files(one.paths, one.exclude, one.start, positions, first_look=is_new)
+                self._files.append((one, kind, files))
             else:
                 self._follow_other(one, kind, positions, now_s)
         self.scan(now_s)

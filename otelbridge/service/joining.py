@@ -8,13 +8,12 @@ any other stream has a migration that goes out; where none has, it goes on alone
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from otelbridge.engine import Join
 from otelbridge.engine.fits import SKEW_NS
 from otelbridge.engine.joins import join
 from otelbridge.engine.shifts import Shifts
-from otelbridge.engine.state import link_of, plain_link
 
 if TYPE_CHECKING:
     from otelbridge.service.flows import Flow
@@ -92,30 +91,3 @@ def _goes_out_near(flow: Flow, begin_ns: int) -> bool:
 
 def _is_under_way(flow: Flow, begin_ns: int) -> bool:
     return any(abs(begun_ns - begin_ns) <= SKEW_NS and not has_ended for begun_ns, has_ended in flow.stream.outgoing)
-
-
-def plain_joined(joins: Mapping[bytes, Join], shifts: Mapping[int, Shifts]) -> list[Any]:
-    """Both as plain data."""
-    plain_joins = [
-        [
-            root.hex(), one.trace_id.hex(), one.parent_id.hex(), one.parent_start_ns,
-            [
-                [rule, list(key), [link and plain_link(link) for link in links]]
-                for rule, by_key in one.links.items()
-                for key, links in by_key.items()
-            ],
-        ]
-        for root, one in joins.items()
-    ]  # fmt: skip
-    return [plain_joins, [[number, one.plain()] for number, one in shifts.items()]]
-
-
-def joined_of(joins: Sequence[Any], shifts: Sequence[Any]) -> tuple[dict[bytes, Join], dict[int, Shifts]]:
-    """What `plain_joined` was made of."""
-    found: dict[bytes, Join] = {}
-    for root, trace, parent, start_ns, plain_links in joins:
-        links: dict[str, dict[Any, Any]] = {}
-        for rule, key, targets in plain_links:
-            links.setdefault(rule, {})[tuple(key)] = [target and link_of(target) for target in targets]
-        found[bytes.fromhex(root)] = Join(bytes.fromhex(trace), bytes.fromhex(parent), start_ns, links)
-    return found, {number: Shifts.of_plain(plain) for number, plain in shifts}

@@ -43,7 +43,8 @@ def set_up(config: LogConfig, *, stream: TextIO | None = None, now_s: Callable[[
         stream: Where lines go; None for standard error.
         now_s: A clock that never goes back, by which messages are folded.
     """
-    log = ServiceLog(config, sys.stderr if stream is None else stream, now_s)
+    log = ServiceLog(sys.stderr if stream is None else stream, now_s)
+    log.follow(config)
     root = logging.getLogger()
     for other in tuple(root.handlers):
         root.removeHandler(other)
@@ -51,7 +52,6 @@ def set_up(config: LogConfig, *, stream: TextIO | None = None, now_s: Callable[[
             other.close()
     root.addHandler(log)
     root.setLevel(logging.WARNING)
-    logging.getLogger("otelbridge").setLevel(config.level.upper())
     logging.captureWarnings(capture=True)
     return log
 
@@ -79,12 +79,17 @@ class _Fold:
 class ServiceLog(logging.Handler):
     """Writes lines. Whatever is wrong with a message or with the stream, no exception comes out of it."""
 
-    def __init__(self, config: LogConfig, stream: TextIO, now_s: Callable[[], float]) -> None:
+    def __init__(self, stream: TextIO, now_s: Callable[[], float]) -> None:
         super().__init__()
         self._stream, self._now_s = stream, now_s
-        self._text = _json_text if config.format == "json" else _plain_text
+        self._text = _plain_text
         self._folds: dict[tuple[object, ...], _Fold] = {}
         self._secrets: tuple[str, ...] = ()
+
+    def follow(self, config: LogConfig) -> None:
+        """Write lines of this form, and our own from this level on."""
+        self._text = _json_text if config.format == "json" else _plain_text
+        logging.getLogger("otelbridge").setLevel(config.level.upper())
 
     def hide(self, values: Iterable[str]) -> None:
         """Print `***` in place of these from now on. Values of fewer than four characters cannot be hidden."""

@@ -5,6 +5,7 @@ Source: opentelemetry-proto, docs/specification.md (Failures, Throttling, Multi-
 
 from __future__ import annotations
 
+import base64
 import logging
 import math
 import os
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, assert_never
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from otelbridge.errors import SpoolError, UsageError
 from otelbridge.otlp.delivery import IN_FLIGHT, Sender, sender_for
@@ -157,7 +158,7 @@ class _Lane:
         self.route, self.endpoint = route, endpoint
         self._name, self._signal = route
         self._outbox, self._counters, self._backoff = outbox, counters, backoff
-        self._secrets, self._tls_check_s = _secrets(endpoint), tls_check_s
+        self._secrets, self._tls_check_s = secrets_of(endpoint), tls_check_s
         self._tls = _TlsSender(endpoint, tls_check_s, self._name)
         self._stopped = threading.Event()
         self._changed = threading.Condition()
@@ -377,11 +378,26 @@ def _halves(piece: Request, verdict: TooLarge) -> tuple[Request, Request] | Reje
         return Rejected(f"{verdict.reason}; it cannot be halved: {error}")
 
 
-def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
-    """What must stand in no message: the values of headers, with and without `Bearer`, and the query of the URL."""
-    values = [value for _, value in endpoint.headers] + [urlsplit(endpoint.url).query]
-    parts = {part for value in values for part in (value, value.partition(" ")[2]) if len(part) >= _SHORTEST_SECRET}
-    return tuple(sorted(parts, key=len, reverse=True))
+def secrets_of(endpoint: Endpoint) -> tuple[str, ...]:
+    """What must stand in no message, the longest first: values of headers with and without `Bearer`, password, query."""
+    query = urlsplit(endpoint.url).query
+    values = [value for _, value in endpoint.headers] + [query, *(value for _, value in parse_qsl(query))]
+    parts = {part for value in values for part in (value, value.partition(" ")[2], _password(value))}
+    return tuple(sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True))
+
+
+def _password(value: str) -> str:
+    """The password in `Basic` and what user and password come to, empty where it is something else.
+
+    Source: RFC 7617.
+    """
+    scheme, _, credentials = value.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(credentials).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 # --- certificates -----------------------------------------------------------------------------------

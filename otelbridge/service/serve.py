@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
 import otelbridge
-from otelbridge.errors import OtelbridgeError
+from otelbridge.errors import LocatedError, OtelbridgeError
 from otelbridge.records import SECOND_NS
 from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
@@ -20,13 +20,16 @@ from otelbridge.service.health import HealthServer
 from otelbridge.service.log import ServiceLog, fields, set_up
 from otelbridge.service.notify import Notifier
 from otelbridge.service.outbox import ServiceOutbox
-from otelbridge.service.senders import Senders
+from otelbridge.service.senders import Senders, secrets_of
 from otelbridge.service.service import Service
 from otelbridge.service.telemetry import SelfTelemetry
 
 WATCH_S = 2.0
 """How often the files of the configuration are looked at for a change."""
 _STATUS_S = 10.0
+_PROBLEMS_TOLD = 20
+_ONLY_AT_START = ("outbox", "health")
+"""Sections of the configuration that hold what cannot change while the service runs."""
 _log = logging.getLogger(__name__)
 
 
@@ -151,31 +154,54 @@ class _Loop:
 
     def _reload(self, load: Callable[[], ServiceConfig]) -> None:
         self._notifier.reloading()
+        self._watch.look()
+        before = self._service.config
         try:
             config = load()
             self._log.hide(_secrets(config))
             self._service.reload(config)
         except OtelbridgeError as error:
             self._service.reload_refused()
-            _log.error("The changed configuration was not taken; the one before stays in force. %s", error)
+            _tell_refused(error)
         else:
             self._telemetry.update(config)
             self._watch.follow(config)
+            self._log.follow(config.log)
             _log.info("The configuration was read again and is in force.")
+            for section in _ONLY_AT_START:
+                if getattr(config, section) != getattr(before, section):
+                    _log.warning("A change under '%s' counts only from the next start on; restart the service for it.", section)
         self._notifier.ready()
+
+
+def _tell_refused(error: OtelbridgeError) -> None:
+    """Say what is wrong, a line for each problem."""
+    problems = error.problems if isinstance(error, LocatedError) else ()
+    words = f"problems={len(problems)}" if problems else str(error)
+    _log.error("The changed configuration was not taken; the one before stays in force. %s", words)
+    for problem in problems[:_PROBLEMS_TOLD]:
+        place = f"{problem.location.path}:{problem.location.line}:{problem.location.column}"
+        _log.error("%s: %s%s", place, problem.text, f"; {problem.help}" if problem.help else "")
 
 
 class _Watch:
     """Sees changes of the files that a configuration was made from."""
 
     def __init__(self, config: ServiceConfig) -> None:
-        self.follow(config)
+        self._config = config
+        self.look()
+
+    def look(self) -> None:
+        """Take the files as they are now for known."""
+        self._looked_s = time.monotonic()
+        self._seen = self._look()
 
     def follow(self, config: ServiceConfig) -> None:
         """Watch the files of this configuration from now on."""
-        self._config = config
-        self._looked_s = time.monotonic()
-        self._seen = self._look()
+        self._config, known = config, self._seen
+        self.look()
+        # What has changed while it was read is still a change.
+        self._seen |= {path: about for path, about in known.items() if path in self._seen}
 
     def has_changed(self, now_s: float) -> bool:
         """Whether any of them is another than when this was last said."""
@@ -186,25 +212,25 @@ class _Watch:
         changed, self._seen = seen != self._seen, seen
         return changed
 
-    def _look(self) -> list[tuple[str, int, int]]:
+    def _look(self) -> dict[str, tuple[int, int]]:
         config = self._config
         roots = [path for path in (config.source, config.catalogue, *config.mappings) if path is not None]
-        found = []
+        found = {}
         for root in roots:
             for path in [root, *(sorted(root.glob("*.yaml")) if root.is_dir() else ())]:
                 try:
                     about = path.stat()
                 except OSError:
                     continue
-                found.append((str(path), about.st_mtime_ns, about.st_ino))
+                found[str(path)] = about.st_mtime_ns, about.st_ino
         return found
 
 
 def _secrets(config: ServiceConfig) -> list[str]:
-    """The values of headers, which must not stand in any message."""
+    """What must not stand in any message, whoever writes it."""
     return [
-        value
+        secret
         for destination in config.destinations
         for endpoint in destination.endpoints.values()
-        for _, value in endpoint.headers
+        for secret in secrets_of(endpoint)
     ]

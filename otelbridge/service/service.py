@@ -24,7 +24,7 @@ from otelbridge.service.inputs import Inputs, kinds_of
 from otelbridge.service.joining import Joining
 from otelbridge.service.outbox import Amount, Route, ServiceOutbox
 from otelbridge.service.senders import Senders
-from otelbridge.service.streams import Output
+from otelbridge.service.streams import Kind, Output
 from otelbridge.stats import STATS
 
 COMMIT_S = 1.0
@@ -50,6 +50,7 @@ COUNTED = {
     "points": "otelbridge.engine.points_made",
     "overflowed": "otelbridge.engine.tables_overflowed",
     "ends": "otelbridge.engine.streams_ended",
+    "failed": "otelbridge.engine.streams_failed",
     **{stat.bucket: stat.name for stat in STATS if stat.bucket},
 }
 """The counter of each sum that a flow gives."""
@@ -89,6 +90,7 @@ class Service:
         # What was written while it was down is read and committed at once.
         self._committed_s = self._gauged_s = -math.inf
         self._is_full = False
+        self._counters_kept = b""
 
     # --- the loop -----------------------------------------------------------------------------------
 
@@ -201,10 +203,14 @@ class Service:
         if self._outbox.states_wanted() or whole:
             # A database was begun anew, or this is the last time.
             states |= self._inputs.all()
+            self._counters_kept = b""
+        counters = json.dumps(self._counters.snapshot()).encode()
+        if counters != self._counters_kept:
+            # A total that was told and is forgotten would be lower after a restart.
+            states[_COUNTERS] = self._counters_kept = counters
         if not states and not self._requests:
             self._outbox.commit({}, [])
             return
-        states[_COUNTERS] = json.dumps(self._counters.snapshot()).encode()
         if self._is_full and self._requests:
             # What was read all the same would have vanished: the oldest makes room for it.
             self._outbox.make_room(sum(len(request.body) for _, request in self._requests))
@@ -301,12 +307,18 @@ class Service:
             OtelbridgeError: Its mappings or catalogue are not as they should be; everything stays as it was.
         """
         kinds = kinds_of(config)
+        with self._lock:
+            self._go_on(config, kinds)
+
+    def _go_on(self, config: ServiceConfig, kinds: list[Kind]) -> None:
+        """Go on with another configuration that can be used."""
         self.commit()
         before, now_s = self._inputs, time.monotonic()
         states = before.all()
         self._outbox.commit(states, [])
         before.close()
-        self._inputs = Inputs(config, kinds, {key: body for key, body in states.items() if body is not None}, now_s)
+        kept = {key: body for key, body in states.items() if body is not None}
+        self._inputs = Inputs(config, kinds, kept, now_s, self.config.inputs)
         for path in before.flows.keys() - self._inputs.flows.keys():
             before.flows[path].end()
             self._collect(before.flows[path])
@@ -330,14 +342,18 @@ class Service:
 
     def end(self, deadline_s: float) -> None:
         """Let everything go out that can without ending what is open, and put the rest into the outbox."""
-        for flow in self._inputs.flows.values():
-            flow.pause()
-            self._collect(flow)
-        self.commit(whole=True)
+        with self._lock:
+            for flow in self._inputs.flows.values():
+                flow.pause()
+                self._collect(flow)
+            self.commit(whole=True)
         while time.monotonic() < deadline_s - _LAST_S and self._is_being_sent():
             time.sleep(_LOOK_S)
         self._senders.stop(deadline_s)
-        self._inputs.close()
+        with self._lock:
+            # With what was counted of the last deliveries.
+            self.commit()
+            self._inputs.close()
 
 
 def _plain(body: bytes | None) -> dict[str, Any] | None:

@@ -69,7 +69,8 @@ class Stream:
     file gives the same. Until then its bytes are held, at most 64 KiB of them.
 
     Attributes:
-        problem: Why nothing of it can be read, in words; empty if it can be. What comes then is lost and counted.
+        problem: Why nothing of it can be read, in words; empty if it can be. What comes then is lost and counted, until it has
+            ended: what comes later may be of a QEMU that was started in another way.
 
     Args:
         kind: What it shares with the other streams of its input.
@@ -84,6 +85,7 @@ class Stream:
         self._open: _Opened | None = None
         self._held: list[Batch] | None = None
         self.problem = ""
+        self._looks_again = False
         self.bytes = self.bytes_unread = 0
         if saved:
             self._restore(saved)
@@ -132,6 +134,8 @@ class Stream:
     def feed(self, data: bytes) -> None:
         """Take in what has come."""
         self.bytes += len(data)
+        if self._looks_again:
+            self.problem, self._looks_again = "", False
         if self.problem:
             self.bytes_unread += len(data)
         elif self._open:
@@ -166,6 +170,7 @@ class Stream:
             self._take(self._open.reader.finish())
             self.release({}, {})
             self._open.reading.finish()
+        self._looks_again = bool(self.problem) and not self._open
 
     def take(self) -> list[Output]:
         """What came out since the last call, of each process in it."""
@@ -275,7 +280,7 @@ class Stream:
         return {
             "version": VERSION,
             "head": self._head.decode("latin-1"),
-            "problem": self.problem,
+            "problem": [self.problem, self._looks_again],
             "bytes": [self.bytes, self.bytes_unread],
             "opened": self._open.snapshot() if self._open else None,
             "held": None if self._held is None else [plain_batch(batch) for batch in self._held],
@@ -283,7 +288,7 @@ class Stream:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self._head = saved["head"].encode("latin-1")
-        self.problem = saved["problem"]
+        self.problem, self._looks_again = saved["problem"]
         self.bytes, self.bytes_unread = saved["bytes"]
         self._held = None if saved["held"] is None else [batch_of(plain) for plain in saved["held"]]
         if saved["opened"] is not None:

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from otelbridge.engine import LinkIndex
+from otelbridge.engine import Join, LinkIndex
 from otelbridge.engine.clocks import ARGUMENTS, Listener
 from otelbridge.engine.fits import Log, Seen, seen
 from otelbridge.engine.order import plain_row, row_of
-from otelbridge.engine.state import plain_span, span_of
+from otelbridge.engine.shifts import Shifts
+from otelbridge.engine.state import link_of, plain_link, plain_span, span_of
 from otelbridge.records import FinishedSpan, Row, Value
 
 MAX_ROWS = 200_000
@@ -122,3 +123,30 @@ def _fill(index: LinkIndex, plain: Mapping[str, Any]) -> None:
         by_key[tuple(key)] = [bytes.fromhex(identity) for identity in ids]
     for root, rule, key, number in plain["asked"]:
         index.asked.setdefault(bytes.fromhex(root), {}).setdefault(rule, Counter())[tuple(key)] = number
+
+
+def plain_joined(joins: Mapping[bytes, Join], shifts: Mapping[int, Shifts]) -> list[Any]:
+    """Both as plain data."""
+    plain_joins = [
+        [
+            root.hex(), one.trace_id.hex(), one.parent_id.hex(), one.parent_start_ns,
+            [
+                [rule, list(key), [link and plain_link(link) for link in links]]
+                for rule, by_key in one.links.items()
+                for key, links in by_key.items()
+            ],
+        ]
+        for root, one in joins.items()
+    ]  # fmt: skip
+    return [plain_joins, [[number, one.plain()] for number, one in shifts.items()]]
+
+
+def joined_of(joins: Sequence[Any], shifts: Sequence[Any]) -> tuple[dict[bytes, Join], dict[int, Shifts]]:
+    """What `plain_joined` was made of."""
+    found: dict[bytes, Join] = {}
+    for root, trace, parent, start_ns, plain_links in joins:
+        links: dict[str, dict[Any, Any]] = {}
+        for rule, key, targets in plain_links:
+            links.setdefault(rule, {})[tuple(key)] = [target and link_of(target) for target in targets]
+        found[bytes.fromhex(root)] = Join(bytes.fromhex(trace), bytes.fromhex(parent), start_ns, links)
+    return found, {number: Shifts.of_plain(plain) for number, plain in shifts}

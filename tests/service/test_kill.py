@@ -18,7 +18,7 @@ RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
 WORLDS = (
     {"src.log": "debian-7.2/precopy-busy/src.log", "dst.log": "debian-7.2/precopy-busy/dst.log",
      "vm-1.log": "qemu-4.1.0-log/tls-ok/src.log"},
-    {"src.log": "qemu-10.2.0-log/postcopy/src.log.gz", "dst.log": "qemu-10.2.0-log/postcopy/dst.log.gz",
+    {"src.log": "qemu-10.2.0-log/postcopy/src.log.gz", "dst.log": "qemu-10.2.0-log/postcopy/dst.log",
      "vm-1.log": "debian-7.2/cancelled/src.log"},
     {"src.log": "debian-7.2/multifd/src.log", "dst.log": "debian-7.2/multifd/dst.log",
      "vm-1.log": "debian-7.2/two-vms-one-log/src.log"},
@@ -38,10 +38,11 @@ def content(name: str) -> bytes:
 
 
 def kill_and_start(service: Running, kills: int, chance: random.Random) -> None:
-    for _ in range(kills):
+    for left in reversed(range(kills)):
         time.sleep(chance.uniform(0.0, 1.0))
         service.kill()
-        service.start(wait=chance.random() < 0.8)
+        # Now and then it is killed while it starts.
+        service.start(wait=not left or chance.random() < 0.8)
 
 
 def lived_through(folder: Path, names: Mapping[str, str], kills: int, seed: int) -> None:

@@ -14,34 +14,8 @@ import pytest
 
 from otelbridge.otlp.outbox import Outbox
 from tests.receiver import Receiver
-from tests.service.running import OTELBRIDGE, Running, config_for, converted, environment, received, running, until
-
-RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
-RECORDING = (RECORDINGS / "debian-7.2/tls-ok/src.log").read_bytes()
-HALF = RECORDING.index(b"\n", len(RECORDING) // 2) + 1
-NOBODY = "http://127.0.0.1:9"
-
-
-def log_in(folder: Path, data: bytes = RECORDING) -> Path:
-    path = folder / "logs" / "vm.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
-
-
-def append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
-
-
-def all_read(service: Running, size: int) -> None:
-    """Wait until so many bytes were read, and what came of them is in the outbox or delivered."""
-    until(lambda: [one["bytes"] for one in service.status()["inputs"]] == [size])
-
-
-def ended(service: Running) -> None:
-    until(lambda: all(one["ended"] for one in service.status()["inputs"]))
-    until(lambda: not service.status()["outbox"]["pending_bytes"])
+from tests.service.living import HALF, NOBODY, RECORDING, all_read, append, ended, later, log_in
+from tests.service.running import OTELBRIDGE, config_for, converted, environment, received, running, until
 
 
 def run_once(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -93,7 +67,7 @@ def test_a_stop_without_a_collector_leaves_everything_in_the_outbox_and_the_next
         service.write_config(destinations={"receiver": {"endpoint": receiver.http_url}})
         service.start()
         until(receiver.points)
-        append(path, RECORDING.replace(b"@17954", b"@17964"))
+        append(path, later(RECORDING, 600))
         all_read(service, 2 * len(RECORDING))
         ended(service)
         assert service.stop() == 0
