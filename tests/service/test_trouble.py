@@ -472,11 +472,16 @@ def test_at_the_limit_reading_waits_and_everything_comes_when_the_destination_is
             assert "reading waits" in service.log
             assert readiness(service) == 503
             status, memory = service.status(), rss_bytes(service)
-            time.sleep(3.0)
+            # Longer than the time-out: what waits to be read has not ended.
+            time.sleep(4.0)
             later = service.status()
             assert later["inputs"][0]["bytes"] == status["inputs"][0]["bytes"] < log.stat().st_size
             assert later["outbox"]["pending_bytes"] < 3 * MIB
+            assert not later["inputs"][0]["ended"]
             assert rss_bytes(service) < memory + 8 * MIB
+            assert service.stop() == 0
+            service.start()
+            assert until(lambda: readiness(service) == 503)
             service.kill()
             service.start()
             assert until(lambda: readiness(service) == 503)
