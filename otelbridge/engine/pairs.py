@@ -62,6 +62,8 @@ class Pairs:
         self._until_next = [state for state in self.states.values() if state.rule.until_next]
         self._kept = [state for state in self.states.values() if state.rule.keep]
         self._timed = [state for state in self.states.values() if state.rule.timeout_ns is not None]
+        self.given_up = 0
+        """Spans that were ended because too many of their rule were open."""
         self._link_targets = {link.rule for rule in rules for link in rule.links}
 
     @property
@@ -91,6 +93,7 @@ class Pairs:
             elif rule.repeated_begin == "close":
                 self._end(state, span, time_ns, None, None, None)
         if len(state.by_number) >= MAX_OPEN:
+            self.given_up += 1
             self._end(state, next(iter(state.by_number.values())), time_ns, None, None, None)
         state.add(self._opened(state, on, key, time_ns, row, arguments, now))
         return True

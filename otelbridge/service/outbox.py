@@ -24,8 +24,8 @@ from otelbridge.otlp.outbox import DATABASE, Change, Entry, Kept, Outbox
 from otelbridge.otlp.salvage import salvage
 from otelbridge.records import SECOND_NS, Request, Signal
 
-Count = Callable[[str, int, Mapping[str, str]], None]
-"""Takes the name of a counter of stats.py, how much to add, and attributes."""
+Count = Callable[[str, float, Mapping[str, str]], None]
+"""Takes the name of a counter of stats.py, how much to add (or to record, where it is a histogram), and attributes."""
 Route = tuple[str, Signal]
 
 MEMORY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -140,7 +140,7 @@ class _Unwritten:
         return Change(self.states, self.requests, self.removed)
 
 
-def _ignore(_name: str, _number: int, _attributes: Mapping[str, str]) -> None: ...
+def _ignore(_name: str, _number: float, _attributes: Mapping[str, str]) -> None: ...
 
 
 class ServiceOutbox:

@@ -34,6 +34,7 @@ _BLOCK_BYTES = 1 << 18
 _LAST_S = 0.5
 """Left of the grace for what is under way."""
 _LOOK_S = 0.02
+_SHORT_S = 0.1
 _WAIT_S = 0.5
 """Reading costs by the block, not by the byte: twice in the time of a commit is often enough."""
 _FORGET_S = 60.0
@@ -48,12 +49,12 @@ COUNTED = {
     "incomplete": "otelbridge.engine.spans_incomplete",
     "not_kept": "otelbridge.engine.spans_not_kept",
     "points": "otelbridge.engine.points_made",
-    "overflowed": "otelbridge.engine.tables_overflowed",
     "ends": "otelbridge.engine.streams_ended",
     "failed": "otelbridge.engine.streams_failed",
     **{stat.bucket: stat.name for stat in STATS if stat.bucket},
 }
 """The counter of each sum that a flow gives."""
+_FULL = "full "
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +102,9 @@ class Service:
             busy = self._work(now_s)
         if not busy:
             # Right after a commit was due: what was read just before it waits for no other.
-            wait_s = min(_WAIT_S, max(0.0, self._committed_s + COMMIT_S - time.monotonic()))
+            wait_s = min(
+                _SHORT_S if self._joining.is_waiting else _WAIT_S, max(0.0, self._committed_s + COMMIT_S - time.monotonic())
+            )
             readable, _, _ = select.select([self._wake], [], [], wait_s)
             if readable:
                 os.read(self._wake, 4096)
@@ -230,6 +233,8 @@ class Service:
         for bucket, number in new.items():
             if (name := COUNTED.get(bucket)) is not None:
                 self._counters.add(name, number)
+            elif bucket.startswith(_FULL):
+                self._counters.add("otelbridge.engine.tables_overflowed", number, table=bucket.removeprefix(_FULL))
 
     def _forget(self, now_s: float) -> None:
         """Let go of what is away for good."""

@@ -115,6 +115,16 @@ class Stream:
         return self._open.ended_points + sum(engine.points_made for engine in self._open.reading.engines.values())
 
     @property
+    def overflows(self) -> Counter[str]:
+        """How often a table was full, by its name."""
+        found: Counter[str] = Counter()
+        if self._open:
+            found["migrations"] = int(self._open.trail.has_overflowed)
+            for engine in self._open.reading.engines.values():
+                found.update(engine.overflows)
+        return found
+
+    @property
     def last_ns(self) -> int | None:
         """The time of the last event, UTC."""
         return max((a.last_ns for a in self.accounting if a.last_ns is not None), default=None)

@@ -30,7 +30,8 @@ class Trail:
         self._rows: list[tuple[int, Row]] = []
         self._roots: dict[int, list[FinishedSpan]] = {}
         self._indexes: dict[int, LinkIndex] = {}
-        self._overflowed = False
+        self.has_overflowed = False
+        """Whether there were too many messages, so that nothing can be said."""
 
     def index(self, number: int) -> LinkIndex:
         """What the engine of a process fills."""
@@ -41,7 +42,7 @@ class Trail:
         self._rows += [(number, row) for row in rows if row.event in ARGUMENTS]
         if len(self._rows) > MAX_ROWS:
             self._rows.clear()
-            self._overflowed = True
+            self.has_overflowed = True
 
     def saw(self, number: int, spans: Sequence[FinishedSpan]) -> None:
         """Take note of the roots among the spans of a process."""
@@ -60,7 +61,7 @@ class Trail:
 
     def migrations(self, first: int, log: Log, decode: Callable[[str, bytes], Sequence[Value | None] | None]) -> list[Seen]:
         """The migrations that have ended. Processes are streams of their own, numbered from `first`."""
-        if self._overflowed:
+        if self.has_overflowed:
             return []
         listener = Listener(decode)
         for number, row in self._rows:
@@ -77,7 +78,7 @@ class Trail:
         """Nothing of it is asked for any more."""
         self._rows.clear()
         self._roots.clear()
-        self._overflowed = False
+        self.has_overflowed = False
         for index in self._indexes.values():
             index.offered.clear()
             index.asked.clear()
@@ -88,14 +89,14 @@ class Trail:
             "rows": [[number, plain_row(row)] for number, row in self._rows],
             "roots": [[number, [plain_span(root) for root in roots]] for number, roots in self._roots.items()],
             "indexes": [[number, _plain_index(index)] for number, index in self._indexes.items()],
-            "overflowed": self._overflowed,
+            "overflowed": self.has_overflowed,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `snapshot`."""
         self._rows = [(number, row_of(plain)) for number, plain in state["rows"]]
         self._roots = {number: [span_of(plain) for plain in roots] for number, roots in state["roots"]}
-        self._overflowed = state["overflowed"]
+        self.has_overflowed = state["overflowed"]
         for number, plain in state["indexes"]:
             _fill(self.index(number), plain)
 
