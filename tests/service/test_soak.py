@@ -44,8 +44,8 @@ DELAY_P99_S = 1.5
 RSS_GROWTH = 1.05
 _TICK_S = 0.05
 _APART_S = 0.4
-_TIMED = {"savevm.section", "loadvm.section"}
-"""Spans that end by a line of their own; others go out when it is known which are the slowest, or what they lie in."""
+_TIMED = {"savevm.section"}
+"""Spans that end by a line of their own; others wait for which are the slowest, or for the other side of the migration."""
 _PART_BYTES, _BACKUPS = 64 * 1024, 3
 _STAMP = re.compile(rb"^(?:(?P<pid>\d+)@\d+\.\d+:|(?P<iso>\d{4}-\d\d-\d\dT[\d:.]+Z ))")
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
