@@ -65,7 +65,7 @@ class Joining:
         if not others or flow.stream.held_rows > MAX_HELD:
             flow.release({}, {})
             return True
-        if not (flow.is_silent(now_s) or (flow.stream.held_has_ended and flow.idle_s(now_s) >= END_S)):
+        if not (flow.is_silent(now_s) or (flow.idle_s(now_s) >= END_S and flow.stream.held_has_ended)):
             return False
         ended_s = now_s - self._ended_s.setdefault(flow.path, now_s)
         if ended_s < PATIENCE_S and any(_is_under_way(other, begin_ns) for other in others):

@@ -79,7 +79,7 @@ class Service:
         now_s = time.monotonic()
         self._inputs = Inputs(config, kinds_of(config), states, now_s)
         self._joining = Joining()
-        self._builder = RequestBuilder()
+        self._builder = RequestBuilder(config.max_streams)
         self._requests: list[tuple[str, Request]] = []
         self._gone: dict[str, bytes | None] = dict.fromkeys(self._inputs.forgotten)
         for output in self._inputs.left:
@@ -90,7 +90,7 @@ class Service:
         self._started_s = self._scanned_s = now_s
         # What was written while it was down is read and committed at once.
         self._committed_s = self._gauged_s = -math.inf
-        self._is_full = False
+        self._is_full = self._needs_room = False
         self._counters_kept = b""
 
     # --- the loop -----------------------------------------------------------------------------------
@@ -124,7 +124,8 @@ class Service:
         for flow in self._joining.look(flows, now_s):
             self._collect(flow)
         for flow in flows:
-            if flow.rest(now_s):
+            # What is not read is not silent.
+            if self._may_read(flow) and flow.rest(now_s):
                 self._collect(flow)
         if self._requests or now_s - self._committed_s >= COMMIT_S:
             self.commit()
@@ -135,13 +136,17 @@ class Service:
         self._is_full = self._full()
         more = False
         for flow in self._inputs.flows.values():
-            if self._is_full and not flow.source.at_risk:
+            if not self._may_read(flow):
                 continue
             size = flow.read(_BLOCK_BYTES, now_s)
             if size:
+                self._needs_room = self._needs_room or self._is_full
                 more = more or size == _BLOCK_BYTES
                 self._collect(flow)
         return more
+
+    def _may_read(self, flow: Flow) -> bool:
+        return not self._is_full or flow.source.at_risk
 
     def _full(self) -> bool:
         """Whether reading must wait for the outbox."""
@@ -198,7 +203,7 @@ class Service:
         With `whole` nothing has to be done again to go on from there, so other rules can.
         """
         self._committed_s = time.monotonic()
-        self._hand(self._builder.flush())
+        self._hand(self._builder.flush_together())
         for path, flow in self._inputs.flows.items():
             if flow.is_dirty:
                 self._count(path, flow)
@@ -214,11 +219,11 @@ class Service:
         if not states and not self._requests:
             self._outbox.commit({}, [])
             return
-        if self._is_full and self._requests:
+        if self._needs_room and self._requests:
             # What was read all the same would have vanished: the oldest makes room for it.
             self._outbox.make_room(sum(len(request.body) for _, request in self._requests))
         self._outbox.commit(states, self._requests)
-        self._requests, self._gone = [], {}
+        self._requests, self._gone, self._needs_room = [], {}, False
 
     def _count(self, path: str, flow: Flow) -> None:
         """Add what is new of a stream's accounting to the counters."""
