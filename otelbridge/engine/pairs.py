@@ -28,7 +28,7 @@ from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, NoteOn, Now, Spa
 from otelbridge.records import ERROR, UNSET, Row, SpanEvent, Value
 
 MAX_RECALLED = 10_000
-MAX_ENDINGS = 1000
+MAX_ENDINGS = 256
 """So many endings of one rule are remembered; it is given up where they were no use."""
 MAX_OFFERED = 100_000
 """So many spans of one migration and one key can be pointed to."""
