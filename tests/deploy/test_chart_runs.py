@@ -1,0 +1,134 @@
+"""What the chart renders runs: otelbridge and the Collector with the rendered files, and a migration that comes out in Jaeger.
+
+Only what Kubernetes would do is done here: names of services become addresses, and mounted folders are elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.deploy.charts import (
+    BACKENDS,
+    absent,
+    backend,
+    collector,
+    collector_config_of,
+    config_of,
+    objects,
+    render,
+    without,
+)
+from tests.deploy.test_chart_renders import BASE
+from tests.service.running import environment, running, until
+
+CLOCK = {"start_time_min": "2020-01-01T00:00:00Z", "start_time_max": "2040-01-01T00:00:00Z"}
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    found = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return found
+
+
+@contextmanager
+def program(folder: Path, *command: str | Path, **env: str) -> Iterator[Path]:
+    """A program that runs until the end of the block; what it says, as a file."""
+    log = folder / f"{Path(command[0]).name}.log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, env=environment(**env), cwd=folder)
+    try:
+        yield log
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answer(url: str) -> Any:
+    """The JSON behind an address, None as long as there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as found:  # noqa: S310  # of loopback
+            return json.load(found)
+    except OSError:
+        return None
+
+
+def translated(config: Any, here: Mapping[str, str]) -> Any:
+    """A configuration with what Kubernetes would have put in the place of these texts."""
+    text = yaml.safe_dump(config)
+    for there, place in here.items():
+        assert there in text, f"{there} is not in {text}"
+        text = text.replace(there, place)
+    return yaml.safe_load(text)
+
+
+def test_a_migration_goes_through_the_rendered_collector_to_jaeger(tmp_path: Path, recordings: Path) -> None:
+    health, query, query_grpc, jaeger_grpc, jaeger_http, grpc, http, metrics, collector_health = map(str, free_ports(9))
+    exporters = {"jaeger": {"enabled": True, "endpoint": f"127.0.0.1:{jaeger_grpc}"}}
+    found = objects(render({**BASE, "mode": "daemonset", "collector": {"enabled": True, "exporters": exporters}}))
+
+    relay = collector_config_of(found)
+    gap = absent(relay, collector())
+    here = {"0.0.0.0:4317": f"127.0.0.1:{grpc}", "0.0.0.0:4318": f"127.0.0.1:{http}", "8888": metrics}
+    here |= {"0.0.0.0:13133": f"127.0.0.1:{collector_health}"} if "health_check" not in gap else {}
+    here |= {"/var/lib/otelcol": str(tmp_path / "otelcol")} if "file_storage" not in gap else {}
+    (tmp_path / "relay.yaml").write_text(yaml.safe_dump(translated(without(relay, gap), here)))
+
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for side in ("src", "dst"):
+        (logs / f"{side}.log").write_bytes((recordings / "debian-7.2" / "precopy-busy" / f"{side}.log").read_bytes())
+    bridge = translated(
+        config_of(found),
+        {
+            "example-otelbridge-collector.virt.svc:4318": f"127.0.0.1:{http}",
+            "/var/log/libvirt/qemu": str(logs),
+            "/var/lib/otelbridge": str(tmp_path / "state"),
+            "0.0.0.0:13133": "127.0.0.1:0",
+        },
+    )
+    jaeger = program(
+        tmp_path, backend("jaeger-2.13.0-linux-amd64.xz"), "--config", BACKENDS / "jaeger.yaml",
+        P_HEALTH=health, P_QUERY=query, P_QGRPC=query_grpc, P_OTLP=jaeger_grpc, P_OTLPH=jaeger_http,
+    )  # fmt: skip
+    with jaeger, program(tmp_path, collector(), "--config", tmp_path / "relay.yaml"):
+        until(lambda: answer(f"http://127.0.0.1:{health}/status"))
+        with running(tmp_path / "bridge", bridge, OTEL_K8S_NODE_NAME="node-1"):
+            spans = until(lambda: migrations(query), timeout_s=60)
+    assert {attribute_of(one, "host.name") for one in spans} == {"node-1"}
+    assert len({one["spans"][0]["traceId"] for one in spans}) == 1, "both sides are one trace"
+
+
+def migrations(port: str) -> list[Any]:
+    """The parts of Jaeger's traces that are migrations, as soon as both sides are there."""
+    parameters = {"service_name": "qemu", "num_traces": "20", **CLOCK}
+    question = urllib.parse.urlencode({f"query.{name}": value for name, value in parameters.items()})
+    found = answer(f"http://127.0.0.1:{port}/api/v3/traces?{question}") or {}
+    parts = [
+        {"resource": one["resource"], "spans": spans}
+        for one in found.get("result", {}).get("resourceSpans", ())
+        for scope in one["scopeSpans"]
+        if (spans := [span for span in scope.get("spans", ()) if span["name"].startswith("migration")])
+    ]
+    return parts if len(parts) > 1 else []
+
+
+def attribute_of(part: Any, name: str) -> Any:
+    """A text among the attributes of a part's resource."""
+    return {one["key"]: one["value"].get("stringValue") for one in part["resource"]["attributes"]}.get(name)
