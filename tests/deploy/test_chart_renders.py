@@ -104,6 +104,28 @@ def test_kubernetes_takes_a_pod_with_the_sidecar(version: str, tmp_path: Path) -
     assert not [fault for one in found for fault in faults(one, version)]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_names_that_look_like_numbers_stay_names(mode: str) -> None:
+    number = "1234"
+    named = {
+        "nameOverride": number, "fullnameOverride": number, "priorityClassName": number, "image": {"repository": number},
+        "configMap": {"create": False, "existingName": number}, "existingSecret": {"name": number},
+        "serviceAccount": {"create": False, "name": number}, "persistence": {"existingClaim": number},
+    }  # fmt: skip
+    found = objects(
+        render(values_for(mode, ("podMonitor", "networkPolicy", "persistence")) | named, name=number, namespace=number)
+    )
+    assert not [fault for one in found for fault in faults(one, "newest")]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_longest_name_of_a_release_leaves_room_for_what_kubernetes_adds(mode: str) -> None:
+    """A StatefulSet's name and a hash of 10 become a label, a Job's name and an index the name of a host: 63 at most."""
+    added = {"StatefulSet": len("-0123456789"), "Job": len("-99999")}
+    for one in objects(render(values_for(mode, ("persistence", "serviceMonitor")), name="r" * 53)):
+        assert len(one["metadata"]["name"]) + added.get(one["kind"], 0) <= 63
+
+
 def test_a_field_that_kubernetes_does_not_have_is_seen() -> None:
     (pod,) = [one for one in objects(render(values_for("job", ()))) if one["kind"] == "Job"]
     pod["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"

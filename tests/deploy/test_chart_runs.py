@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.deploy.charts import (
     collector_config_of,
     config_of,
     objects,
+    pod_of,
     render,
     without,
 )
@@ -41,6 +43,15 @@ def free_ports(number: int) -> list[int]:
     for one in sockets:
         one.close()
     return found
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -79,7 +90,9 @@ def translated(config: Any, here: Mapping[str, str]) -> Any:
 
 
 def test_a_migration_goes_through_the_rendered_collector_to_jaeger(tmp_path: Path, recordings: Path) -> None:
-    health, query, query_grpc, jaeger_grpc, jaeger_http, grpc, http, metrics, collector_health = map(str, free_ports(9))
+    health, query, query_grpc, jaeger_grpc, jaeger_http, grpc, http, metrics, collector_health, bridge_health = map(
+        str, free_ports(10)
+    )
     exporters = {"jaeger": {"enabled": True, "endpoint": f"127.0.0.1:{jaeger_grpc}"}}
     found = objects(render({**BASE, "mode": "daemonset", "collector": {"enabled": True, "exporters": exporters}}))
 
@@ -100,7 +113,7 @@ def test_a_migration_goes_through_the_rendered_collector_to_jaeger(tmp_path: Pat
             "example-otelbridge-collector.virt.svc:4318": f"127.0.0.1:{http}",
             "/var/log/libvirt/qemu": str(logs),
             "/var/lib/otelbridge": str(tmp_path / "state"),
-            "0.0.0.0:13133": "127.0.0.1:0",
+            "0.0.0.0:13133": f"127.0.0.1:{bridge_health}",
         },
     )
     jaeger = program(
@@ -109,10 +122,16 @@ def test_a_migration_goes_through_the_rendered_collector_to_jaeger(tmp_path: Pat
     )  # fmt: skip
     with jaeger, program(tmp_path, collector(), "--config", tmp_path / "relay.yaml"):
         until(lambda: answer(f"http://127.0.0.1:{health}/status"))
+        until(lambda: is_open(int(http)))
         with running(tmp_path / "bridge", bridge, OTEL_K8S_NODE_NAME="node-1"):
-            spans = until(lambda: migrations(query), timeout_s=60)
-    assert {attribute_of(one, "host.name") for one in spans} == {"node-1"}
-    assert len({one["spans"][0]["traceId"] for one in spans}) == 1, "both sides are one trace"
+            parts = until(lambda: migrations(query), timeout_s=60)
+            container = pod_of(found, "DaemonSet")["containers"][0]
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                address = f"http://127.0.0.1:{bridge_health}{container[probe]['httpGet']['path']}"
+                with urllib.request.urlopen(address, timeout=5) as page:  # noqa: S310  # of loopback
+                    assert page.status == HTTPStatus.OK, probe
+    assert {attribute_of(one, "host.name") for one in parts} == {"node-1"}
+    assert len({span["traceId"] for one in parts for span in one["spans"]}) == 1, "both sides are one trace"
 
 
 def migrations(port: str) -> list[Any]:
@@ -126,7 +145,7 @@ def migrations(port: str) -> list[Any]:
         for scope in one["scopeSpans"]
         if (spans := [span for span in scope.get("spans", ()) if span["name"].startswith("migration")])
     ]
-    return parts if len(parts) > 1 else []
+    return parts if {attribute_of(one, "log.file.name") for one in parts} == {"src.log", "dst.log"} else []
 
 
 def attribute_of(part: Any, name: str) -> Any:

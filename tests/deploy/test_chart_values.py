@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+import otelbridge
 from otelbridge.service import keys
 from tests.deploy.charts import CHART, objects, of_kind, pod_of, refusal, render
 from tests.service.test_config_example import all_lines
@@ -97,6 +98,17 @@ def test_a_header_may_come_from_the_environment_or_a_file() -> None:
     headers = '{authorization: "Bearer ${env:TOKEN}", x-api-key: {file: /run/secrets/otelbridge/key}, x-scope-orgid: vms}'
     found = objects(render(with_good(f"config: {{destinations: {{collector: {{headers: {headers}}}}}}}")))
     assert "Bearer ${env:TOKEN}" in of_kind(found, "ConfigMap")["data"]["otelbridge.yaml"]
+
+
+def test_a_digest_wins_over_a_tag_and_a_tag_over_the_version_of_the_chart() -> None:
+    def image(**more: str) -> Any:
+        values = with_good("{}") | {"image": {"repository": "example.com/otelbridge"} | more}
+        return pod_of(objects(render(values)), "DaemonSet")["containers"][0]["image"]
+
+    digest = f"sha256:{'0' * 64}"
+    assert image() == f"example.com/otelbridge:{otelbridge.__version__}"
+    assert image(tag="edge") == "example.com/otelbridge:edge"
+    assert image(tag="edge", digest=digest) == f"example.com/otelbridge@{digest}"
 
 
 def test_null_removes_what_the_mode_gives() -> None:

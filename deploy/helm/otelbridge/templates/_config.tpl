@@ -141,7 +141,7 @@ exporters:
   {{- with get $exporters $name }}
   {{- if .enabled }}
   {{ include "otelbridge.collector.component" (dict "name" $name "endpoint" .endpoint) }}:
-    endpoint: {{ .endpoint }}
+    endpoint: {{ .endpoint | quote }}
     {{- with .tls }}
     tls:
       {{- toYaml . | nindent 6 }}

@@ -1,16 +1,19 @@
 {{/* Names, labels and small decisions that several templates share. */}}
 
 {{- define "otelbridge.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 52 characters, so that `-collector` and a Job's hash still fit into a name of 63. */}}
+{{/*
+At most 42 characters: with `-collector` 52, since Kubernetes makes a label of 63 of a StatefulSet's name and a hash, and
+room for the hash and the index of a Job's pods.
+*/}}
 {{- define "otelbridge.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 42 | trimSuffix "-" -}}
 {{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 52 | trimSuffix "-" -}}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 42 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -19,14 +22,14 @@
 {{- end -}}
 
 {{- define "otelbridge.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "otelbridge.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "otelbridge.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: {{ .Values.mode }}
 {{- end -}}
 
 {{- define "otelbridge.collector.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "otelbridge.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "otelbridge.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: collector
 {{- end -}}
 
@@ -52,15 +55,15 @@ app.kubernetes.io/part-of: otelbridge
 {{- end -}}
 
 {{- define "otelbridge.metadata" -}}
-name: {{ include "otelbridge.fullname" . }}
-namespace: {{ include "otelbridge.namespace" . }}
+name: {{ include "otelbridge.fullname" . | quote }}
+namespace: {{ include "otelbridge.namespace" . | quote }}
 labels:
   {{- include "otelbridge.labels" . | nindent 2 }}
 {{- end -}}
 
 {{- define "otelbridge.collector.metadata" -}}
 name: {{ include "otelbridge.collector.fullname" . }}
-namespace: {{ include "otelbridge.namespace" . }}
+namespace: {{ include "otelbridge.namespace" . | quote }}
 labels:
   {{- include "otelbridge.collector.labels" . | nindent 2 }}
 {{- end -}}
@@ -170,6 +173,6 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}

@@ -94,7 +94,7 @@ volumeMounts:
   {{- . | nindent 2 }}
   {{- end }}
   {{- if .Values.existingSecret.name }}
-  - {name: {{ include "otelbridge.volumePrefix" . }}secret, mountPath: {{ .Values.existingSecret.mountPath }}, readOnly: true}
+  - {name: {{ include "otelbridge.volumePrefix" . }}secret, mountPath: {{ .Values.existingSecret.mountPath | quote }}, readOnly: true}
   {{- end }}
   {{- with .Values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
@@ -115,19 +115,19 @@ volumeMounts:
 - {name: kubevirt-logs, mountPath: /var/lib/kubelet/pods, readOnly: true}
 {{- end }}
 {{- else }}
-- {name: {{ eq .Values.mode "sidecar" | ternary .Values.logs.volumeName "logs" }}, mountPath: {{ .Values.logs.mountPath }}, readOnly: true}
+- {name: {{ eq .Values.mode "sidecar" | ternary .Values.logs.volumeName "logs" | quote }}, mountPath: {{ .Values.logs.mountPath | quote }}, readOnly: true}
 {{- end -}}
 {{- end -}}
 
 {{/* Volumes that all modes have, the sidecar too. */}}
 {{- define "otelbridge.ownVolumes" -}}
 - name: {{ include "otelbridge.volumePrefix" . }}config
-  configMap: {name: {{ include "otelbridge.configMapName" . }}}
+  configMap: {name: {{ include "otelbridge.configMapName" . | quote }}}
 - name: {{ include "otelbridge.volumePrefix" . }}tmp
   emptyDir: {sizeLimit: 64Mi}
 {{- with .Values.existingSecret.name }}
 - name: {{ include "otelbridge.volumePrefix" $ }}secret
-  secret: {secretName: {{ . }}}
+  secret: {secretName: {{ . | quote }}}
 {{- end }}
 {{- end -}}
 
@@ -136,14 +136,14 @@ volumeMounts:
 {{- $persistence := .Values.persistence }}
 {{- if and $persistence.enabled (eq .Values.mode "daemonset") }}
   hostPath:
-    path: {{ default (printf "/var/lib/otelbridge/%s/%s" (include "otelbridge.namespace" .) (include "otelbridge.fullname" .)) $persistence.hostPath }}
+    path: {{ quote (default (printf "/var/lib/otelbridge/%s/%s" (include "otelbridge.namespace" .) (include "otelbridge.fullname" .)) $persistence.hostPath) }}
     type: DirectoryOrCreate
 {{- else if and $persistence.enabled (eq .Values.mode "deployment") }}
-  persistentVolumeClaim: {claimName: {{ default (include "otelbridge.fullname" .) $persistence.existingClaim }}}
+  persistentVolumeClaim: {claimName: {{ default (include "otelbridge.fullname" .) $persistence.existingClaim | quote }}}
 {{- else if and $persistence.existingClaim (eq .Values.mode "job") }}
-  persistentVolumeClaim: {claimName: {{ $persistence.existingClaim }}}
+  persistentVolumeClaim: {claimName: {{ $persistence.existingClaim | quote }}}
 {{- else }}
-  emptyDir: {sizeLimit: {{ $persistence.size }}}
+  emptyDir: {sizeLimit: {{ $persistence.size | quote }}}
 {{- end }}
 {{- end -}}
 
@@ -152,11 +152,11 @@ volumeMounts:
 {{- /* The kubelet waits for a folder that is missing, and says so in the pod's events. */}}
 {{- if .Values.presets.libvirtLogs.enabled }}
 - name: libvirt-logs
-  hostPath: {path: {{ .Values.presets.libvirtLogs.hostPath }}, type: Directory}
+  hostPath: {path: {{ .Values.presets.libvirtLogs.hostPath | quote }}, type: Directory}
 {{- end }}
 {{- if .Values.presets.kubevirtLogs.enabled }}
 - name: kubevirt-logs
-  hostPath: {path: {{ .Values.presets.kubevirtLogs.hostPath }}, type: Directory}
+  hostPath: {path: {{ .Values.presets.kubevirtLogs.hostPath | quote }}, type: Directory}
 {{- end }}
 {{- else }}
 - name: logs
@@ -181,7 +181,7 @@ annotations:
 {{- end -}}
 
 {{- define "otelbridge.podSpec" -}}
-serviceAccountName: {{ include "otelbridge.serviceAccountName" . }}
+serviceAccountName: {{ include "otelbridge.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
