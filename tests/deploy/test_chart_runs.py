@@ -6,6 +6,7 @@ Only what Kubernetes would do is done here: names of services become addresses, 
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import urllib.parse
@@ -20,6 +21,7 @@ import yaml
 
 from tests.deploy.charts import (
     BACKENDS,
+    Object,
     absent,
     backend,
     collector,
@@ -33,14 +35,17 @@ from tests.deploy.charts import (
 from tests.deploy.test_chart_renders import BASE
 from tests.service.running import environment, running, until
 
-CLOCK = {"start_time_min": "2020-01-01T00:00:00Z", "start_time_max": "2040-01-01T00:00:00Z"}
+PORTS = (
+    "health", "query", "query_grpc", "jaeger", "jaeger_http", "grpc", "http", "metrics", "relay", "bridge",
+)  # fmt: skip
+EVER = {"start_time_min": "2020-01-01T00:00:00Z", "start_time_max": "2040-01-01T00:00:00Z"}
 
 
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    found = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
+def free_ports() -> dict[str, str]:
+    """A port for each of PORTS that nobody listens on now."""
+    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in PORTS}
+    found = {name: str(one.getsockname()[1]) for name, one in sockets.items()}
+    for one in sockets.values():
         one.close()
     return found
 
@@ -65,7 +70,7 @@ def program(folder: Path, *command: str | Path, **env: str) -> Iterator[Path]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(3)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -89,46 +94,50 @@ def translated(config: Any, here: Mapping[str, str]) -> Any:
     return yaml.safe_load(text)
 
 
-def test_a_migration_goes_through_the_rendered_collector_to_jaeger(tmp_path: Path, recordings: Path) -> None:
-    health, query, query_grpc, jaeger_grpc, jaeger_http, grpc, http, metrics, collector_health, bridge_health = map(
-        str, free_ports(10)
-    )
-    exporters = {"jaeger": {"enabled": True, "endpoint": f"127.0.0.1:{jaeger_grpc}"}}
-    found = objects(render({**BASE, "mode": "daemonset", "collector": {"enabled": True, "exporters": exporters}}))
-
+def relay_of(found: list[Object], port: Mapping[str, str], folder: Path) -> Any:
+    """The Collector's configuration for here, without what this Collector was built without."""
     relay = collector_config_of(found)
     gap = absent(relay, collector())
-    here = {"0.0.0.0:4317": f"127.0.0.1:{grpc}", "0.0.0.0:4318": f"127.0.0.1:{http}", "8888": metrics}
-    here |= {"0.0.0.0:13133": f"127.0.0.1:{collector_health}"} if "health_check" not in gap else {}
-    here |= {"/var/lib/otelcol": str(tmp_path / "otelcol")} if "file_storage" not in gap else {}
-    (tmp_path / "relay.yaml").write_text(yaml.safe_dump(translated(without(relay, gap), here)))
+    here = {"0.0.0.0:4317": f"127.0.0.1:{port['grpc']}", "0.0.0.0:4318": f"127.0.0.1:{port['http']}", "8888": port["metrics"]}
+    here |= {"0.0.0.0:13133": f"127.0.0.1:{port['relay']}"} if "health_check" not in gap else {}
+    here |= {"/var/lib/otelcol": str(folder / "otelcol")} if "file_storage" not in gap else {}
+    return translated(without(relay, gap), here)
 
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    for side in ("src", "dst"):
-        (logs / f"{side}.log").write_bytes((recordings / "debian-7.2" / "precopy-busy" / f"{side}.log").read_bytes())
-    bridge = translated(
-        config_of(found),
-        {
-            "example-otelbridge-collector.virt.svc:4318": f"127.0.0.1:{http}",
-            "/var/log/libvirt/qemu": str(logs),
-            "/var/lib/otelbridge": str(tmp_path / "state"),
-            "0.0.0.0:13133": f"127.0.0.1:{bridge_health}",
-        },
-    )
+
+def bridge_of(found: list[Object], port: Mapping[str, str], folder: Path) -> Any:
+    """otelbridge.yaml for here."""
+    here = {
+        "example-otelbridge-collector.virt.svc:4318": f"127.0.0.1:{port['http']}",
+        "/var/log/libvirt/qemu": str(folder / "logs"),
+        "/var/lib/otelbridge": str(folder / "state"),
+        "0.0.0.0:13133": f"127.0.0.1:{port['bridge']}",
+    }
+    return translated(config_of(found), here)
+
+
+def test_a_migration_goes_through_the_rendered_collector_to_jaeger(tmp_path: Path, recordings: Path) -> None:
+    port = free_ports()
+    exporters = {"jaeger": {"enabled": True, "endpoint": f"127.0.0.1:{port['jaeger']}"}}
+    found = objects(render({**BASE, "mode": "daemonset", "collector": {"enabled": True, "exporters": exporters}}))
+    (tmp_path / "relay.yaml").write_text(yaml.safe_dump(relay_of(found, port, tmp_path)))
+    (tmp_path / "otelcol").mkdir()
+    (tmp_path / "logs").mkdir()
+    for side in ("src.log", "dst.log"):
+        shutil.copyfile(recordings / "debian-7.2" / "precopy-busy" / side, tmp_path / "logs" / side)
+
     jaeger = program(
         tmp_path, backend("jaeger-2.13.0-linux-amd64.xz"), "--config", BACKENDS / "jaeger.yaml",
-        P_HEALTH=health, P_QUERY=query, P_QGRPC=query_grpc, P_OTLP=jaeger_grpc, P_OTLPH=jaeger_http,
+        P_HEALTH=port["health"], P_QUERY=port["query"], P_QGRPC=port["query_grpc"], P_OTLP=port["jaeger"],
+        P_OTLPH=port["jaeger_http"],
     )  # fmt: skip
     with jaeger, program(tmp_path, collector(), "--config", tmp_path / "relay.yaml"):
-        until(lambda: answer(f"http://127.0.0.1:{health}/status"))
-        until(lambda: is_open(int(http)))
-        with running(tmp_path / "bridge", bridge, OTEL_K8S_NODE_NAME="node-1"):
-            parts = until(lambda: migrations(query), timeout_s=60)
-            container = pod_of(found, "DaemonSet")["containers"][0]
+        until(lambda: answer(f"http://127.0.0.1:{port['health']}/status"))
+        until(lambda: is_open(int(port["http"])))
+        with running(tmp_path / "bridge", bridge_of(found, port, tmp_path), OTEL_K8S_NODE_NAME="node-1"):
+            parts = until(lambda: migrations(port["query"]), timeout_s=60)
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                address = f"http://127.0.0.1:{bridge_health}{container[probe]['httpGet']['path']}"
-                with urllib.request.urlopen(address, timeout=5) as page:  # noqa: S310  # of loopback
+                path = pod_of(found, "DaemonSet")["containers"][0][probe]["httpGet"]["path"]
+                with urllib.request.urlopen(f"http://127.0.0.1:{port['bridge']}{path}", timeout=5) as page:
                     assert page.status == HTTPStatus.OK, probe
     assert {attribute_of(one, "host.name") for one in parts} == {"node-1"}
     assert len({span["traceId"] for one in parts for span in one["spans"]}) == 1, "both sides are one trace"
@@ -136,7 +145,7 @@ def test_a_migration_goes_through_the_rendered_collector_to_jaeger(tmp_path: Pat
 
 def migrations(port: str) -> list[Any]:
     """The parts of Jaeger's traces that are migrations, as soon as both sides are there."""
-    parameters = {"service_name": "qemu", "num_traces": "20", **CLOCK}
+    parameters = {"service_name": "qemu", "num_traces": "20", **EVER}
     question = urllib.parse.urlencode({f"query.{name}": value for name, value in parameters.items()})
     found = answer(f"http://127.0.0.1:{port}/api/v3/traces?{question}") or {}
     parts = [
