@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from otelbridge.service.parse import load_config
-from tests.deploy.charts import config_of, objects, of_kind, parent_chart, pod_of, render, values_in
+from tests.deploy.charts import CHART, config_of, objects, of_kind, parent_chart, pod_of, render, values_in
 from tests.deploy.test_chart_renders import COMBINATIONS, values_for
 from tests.otlp.test_tls import Authority
 from tests.service.running import environment
@@ -77,7 +77,9 @@ def test_a_node_s_name_is_the_host_of_its_traces(tmp_path: Path, secrets: Path) 
 @pytest.mark.parametrize("mode", ["daemonset", "deployment", "sidecar"])
 def test_what_is_read_and_kept_is_mounted(mode: str, tmp_path: Path) -> None:
     """A folder of the configuration without a volume would be an empty one, or of a read-only file system."""
-    found = objects(render({}, parent_chart(tmp_path)) if mode == "sidecar" else render(values_for(mode, ())))
+    values = values_for(mode, ("tls", "persistence"))
+    chart = parent_chart(tmp_path) if mode == "sidecar" else CHART
+    found = objects(render({"otelbridge": values} if mode == "sidecar" else values, chart))
     config = config_of(found)
     pod = (
         of_kind(found, "Pod")["spec"]
@@ -87,8 +89,8 @@ def test_what_is_read_and_kept_is_mounted(mode: str, tmp_path: Path) -> None:
     (container,) = [one for one in (*pod["containers"], *pod.get("initContainers", ())) if one["name"] == "otelbridge"]
     mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
     assert {one["name"] for one in mounts.values()} <= {one["name"] for one in pod["volumes"]}
-    for one in config["inputs"]:
-        (mount,) = [path for path in mounts if one["files"][0].startswith(f"{path}/")]
+    for path in (*(one["files"][0] for one in config["inputs"]), *config["destinations"]["far"]["tls"].values()):
+        (mount,) = [mount for mount in mounts if path.startswith(f"{mount}/")]
         assert mounts[mount]["readOnly"]
     assert "readOnly" not in mounts[os.path.dirname(config["outbox"]["folder"])]  # noqa: PTH120  # a path of the container
 

@@ -19,6 +19,7 @@ from tests.deploy.charts import (
     faults,
     helm,
     objects,
+    of_kind,
     parent_chart,
     render,
     values_in,
@@ -126,10 +127,11 @@ def test_the_longest_name_of_a_release_leaves_room_for_what_kubernetes_adds(mode
         assert len(one["metadata"]["name"]) + added.get(one["kind"], 0) <= 63
 
 
-def test_a_field_that_kubernetes_does_not_have_is_seen() -> None:
-    (pod,) = [one for one in objects(render(values_for("job", ()))) if one["kind"] == "Job"]
-    pod["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
-    assert "imagePullPolice" in "".join(faults(pod, "1.29"))
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_a_field_that_kubernetes_does_not_have_is_seen(version: str) -> None:
+    job = of_kind(objects(render(values_for("job", ()))), "Job")
+    job["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
+    assert "imagePullPolice" in "".join(faults(job, version))
 
 
 @pytest.mark.parametrize(

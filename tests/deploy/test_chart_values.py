@@ -94,6 +94,18 @@ def test_a_secret_is_not_put_into_a_configmap(where: str, name: str) -> None:
     assert f"/headers/{name}" in refusal(with_good(where.replace("HEADERS", headers)))
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "config: {destinations: {collector: {endpoint: URL}}}",
+        "collector: {exporters: {tempo: {endpoint: URL}}}",
+        "job: {to: [URL]}",
+    ],
+)
+def test_an_address_with_a_password_is_not_put_into_a_configmap(where: str) -> None:
+    assert "does not match pattern" in refusal(with_good(where.replace("URL", "https://vm:hunter2@tempo.example.com")))
+
+
 def test_a_header_may_come_from_the_environment_or_a_file() -> None:
     headers = '{authorization: "Bearer ${env:TOKEN}", x-api-key: {file: /run/secrets/otelbridge/key}, x-scope-orgid: vms}'
     found = objects(render(with_good(f"config: {{destinations: {{collector: {{headers: {headers}}}}}}}")))
