@@ -35,7 +35,7 @@ Exit codes:
 
 
 @click.command("doctor", epilog=_EXAMPLES)
-@click.argument("folder", metavar="[LOGDIR]", required=False, type=PATH)
+@click.argument("folder", metavar="[LOGDIR]", required=False, type=click.Path(readable=False, path_type=Path))
 @click.option("--config", type=PATH, metavar="FILE", help="The service's configuration: its inputs, destinations and outbox.")
 @click.option(
     "--qemu", type=PATH, metavar="PATH", help="The QEMU that runs the machines; those that are installed unless given."

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from otelbridge.doctor.findings import Finding, Mark
 from otelbridge.errors import UsageError
 from otelbridge.otlp.delivery import sender_for
-from otelbridge.otlp.retry import Accepted, Rejected, Retry, TooLarge, Verdict
+from otelbridge.otlp.retry import Accepted, Rejected, Retry, Verdict
 from otelbridge.otlp.settings import Endpoint
 from otelbridge.records import Request, Signal
 
@@ -164,7 +164,7 @@ _CAUSES = (
     _cause("unreachable|no route", "there is no way to it", "see to the routes of this host, and whether the address is right"),
     _cause(
         "HTTP (404|405)|UNIMPLEMENTED", "it does not take {signal} at this path",
-        "give the address without v1/{signal}, which is added, but with what a gateway puts before it; "
+        "give the address without v1/traces, which is added, but with what a gateway puts before it; "
         "where it takes no {signal} at all, leave them out by 'signals'",
     ),
     _cause(
@@ -190,13 +190,11 @@ def endpoint_findings(answers: Sequence[Answer]) -> list[Finding]:
             signals = " and ".join(answer.signal for answer in good)
             where = " and ".join(dict.fromkeys(_where(answer) for answer in good))
             findings.append(Finding("ok", "endpoint", f"'{name}' takes {signals}: {where}"))
-        same: dict[tuple[Mark, str, str], list[Answer]] = {}
+        causes: dict[_Cause, list[Answer]] = {}
         for answer in own:
             if answer not in good:
-                same.setdefault(_failure(answer), []).append(answer)
-        for (mark, text, help_), alike in same.items():
-            where = " and ".join(dict.fromkeys(_where(answer) for answer in alike))
-            findings.append(Finding(mark, "endpoint", f"'{name}', {where}: {text}", help_))
+                causes.setdefault(_cause_of(answer), []).append(answer)
+        findings += [_failed(name, cause, alike) for cause, alike in causes.items()]
     return findings
 
 
@@ -206,19 +204,25 @@ NO_ENDPOINT = Finding(
 )  # fmt: skip
 
 
+def _failed(name: str, cause: _Cause, alike: Sequence[Answer]) -> Finding:
+    where = " and ".join(dict.fromkeys(_where(answer) for answer in alike))
+    signals = " and ".join(answer.signal for answer in alike)
+    text, help_ = (part.replace("{signal}", signals) for part in (cause.text, cause.help))
+    return Finding(cause.mark, "endpoint", f"'{name}', {where}: {text} ({_words(alike[0].verdict)[:_LENGTH]})", help_)
+
+
 def _where(answer: Answer) -> str:
     return answer.endpoint.name
 
 
-def _failure(answer: Answer) -> tuple[Mark, str, str]:
-    verdict = answer.verdict
-    words = verdict.message if isinstance(verdict, Accepted) else verdict.reason
+def _words(verdict: Verdict) -> str:
+    return verdict.message if isinstance(verdict, Accepted) else verdict.reason
+
+
+def _cause_of(answer: Answer) -> _Cause:
     if answer.elsewhere:
-        return "problem", "no OTLP is spoken there in this way", f"write {answer.elsewhere}, where an OTLP receiver answers"
-    if isinstance(verdict, Accepted):
-        return "problem", f"it answers, but not as an OTLP receiver does ({words[:_LENGTH]})", _OTHER.help
-    if isinstance(verdict, TooLarge):
-        return "problem", f"it finds an empty request too large ({words[:_LENGTH]})", _OTHER.help
-    cause = next((cause for cause in _CAUSES if cause.sign.search(words)), _OTHER)
-    text, help_ = (part.replace("{signal}", answer.signal) for part in (cause.text, cause.help))
-    return cause.mark, f"{text} ({words[:_LENGTH]})", help_
+        help_ = f"write {answer.elsewhere}, where an OTLP receiver answers"
+        return _cause("", "no OTLP is spoken there in this way", help_)
+    if isinstance(answer.verdict, Accepted):
+        return _cause("", "it answers, but not as an OTLP receiver does", _OTHER.help)
+    return next((cause for cause in _CAUSES if cause.sign.search(_words(answer.verdict))), _OTHER)

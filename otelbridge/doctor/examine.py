@@ -77,10 +77,8 @@ def _destinations(config: ServiceConfig | None, env: Mapping[str, str]) -> Desti
 
 def _folder(what: Examined, catalogue: Catalogue) -> logs.FolderFacts:
     if what.folder is None and what.config is not None:
-        inputs = [one for one in what.config.inputs if one.kind == "files"]
-        patterns = [path for one in inputs for path in one.paths]
-        exclude = [path for one in inputs for path in one.exclude]
-        return logs.look_at_patterns(patterns, exclude, catalogue.is_event)
+        inputs = [(one.paths, one.exclude) for one in what.config.inputs if one.kind == "files"]
+        return logs.look_at_patterns(inputs, catalogue.is_event)
     return logs.look_at_folder(what.folder or logs.DEFAULT_FOLDER, catalogue.is_event)
 
 

@@ -92,7 +92,7 @@ def look_at_folder(folder: Path, is_event: Callable[[str], bool]) -> FolderFacts
     facts = FolderFacts(f"{folder}/*.log")
     try:
         names = sorted(os.listdir(folder))  # noqa: PTH208  # names are enough
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         facts.absent = True
         return facts
     except OSError as error:
@@ -105,15 +105,23 @@ def look_at_folder(folder: Path, is_event: Callable[[str], bool]) -> FolderFacts
     return facts
 
 
-def look_at_patterns(patterns: Sequence[str], exclude: Sequence[str], is_event: Callable[[str], bool]) -> FolderFacts:
-    """The logs that a configuration names."""
-    found = {path for text in patterns for path in Pattern(text).paths(_names)}
-    wanted = sorted(path for path in found if not any(excluded(path, pattern) for pattern in exclude))
-    files = [path for path in wanted if not rotated_from(Path(path).name) and Path(path).is_file()]
-    facts = FolderFacts(" and ".join(patterns))
-    facts.logs = _logs(files, is_event)
+def look_at_patterns(inputs: Sequence[tuple[Sequence[str], Sequence[str]]], is_event: Callable[[str], bool]) -> FolderFacts:
+    """The logs that a configuration names.
+
+    Args:
+        inputs: The patterns of each input, and those of what it leaves out.
+        is_event: Whether QEMU has an event of this name.
+    """
+    files: set[str] = set()
+    for patterns, exclude in inputs:
+        found = {path for text in patterns for path in Pattern(text).paths(_names)}
+        files |= {path for path in found if not any(excluded(path, pattern) for pattern in exclude)}
+    files = {path for path in files if not rotated_from(Path(path).name) and Path(path).is_file()}
+    sought = [text for patterns, _ in inputs for text in patterns]
+    facts = FolderFacts(" and ".join(sought))
+    facts.logs = _logs(sorted(files), is_event)
     if not files:
-        folders = [Path(text.partition("*")[0]).parent for text in patterns]
+        folders = [Path(text.partition("*")[0] + "x").parent for text in sought]
         facts.lacking = next((right for folder in folders if (right := missing_right(folder, os.R_OK | os.X_OK))), "")
     return facts
 
@@ -213,8 +221,10 @@ def missing_right(path: Path, right: int) -> str:
             return f"'{folder}' cannot be entered (the right 'x' is missing; it is {_owned(folder)})"
     if not os.path.lexists(path) or os.access(path, right):
         return ""
-    letters = "".join(letter for letter, one in (("r", os.R_OK), ("x", os.X_OK)) if right & one and not os.access(path, one))
-    return f"'{path}' cannot be read (the right '{letters}' is missing; it is {_owned(path)})"
+    rights = (("r", os.R_OK), ("w", os.W_OK), ("x", os.X_OK))
+    letters = "".join(letter for letter, one in rights if right & one and not os.access(path, one))
+    what = "written to" if "w" in letters else "read"
+    return f"'{path}' cannot be {what} (the right '{letters}' is missing; it is {_owned(path)})"
 
 
 def _owned(path: Path) -> str:
@@ -251,7 +261,7 @@ def log_findings(facts: FolderFacts, user: str, wanted: Collection[str]) -> list
     if facts.absent:
         return [
             Finding(
-                "problem", "logs", f"there is no folder for '{facts.sought}'",
+                "problem", "logs", f"there is no folder of the logs '{facts.sought}'",
                 "name the folder of QEMU's logs: /var/log/libvirt/qemu, ~/.cache/libvirt/qemu/log for a user's own machines, "
                 "/var/run/kubevirt-private/libvirt/qemu/log in KubeVirt's virt-launcher",
             )

@@ -74,7 +74,7 @@ def look_at_outbox(folder: Path | None, limit_bytes: int) -> OutboxFacts:
     if room.f_flag & os.ST_RDONLY:
         lacking = f"'{there}' is on a file system that is mounted read-only"
     elif not os.access(there, os.W_OK | os.X_OK):
-        lacking = missing_right(there, 0) or f"'{there}' cannot be written to"
+        lacking = missing_right(there, os.W_OK | os.X_OK)
     return OutboxFacts(folder, lacking, exists, room.f_bavail * room.f_frsize, limit_bytes)
 
 
@@ -116,7 +116,7 @@ def outbox_finding(facts: OutboxFacts, user: str) -> Finding:
             "make the folder and give it to the service's user, or name another by 'outbox: {folder: …}'; "
             "without it, what waits is lost when the service ends",
         )  # fmt: skip
-    fate = "" if facts.exists else ", which will be made"
+    fate = "" if facts.exists else ", which will be made,"
     text = (
         f"the outbox '{facts.folder}'{fate} may take {bytes_text(facts.limit_bytes)}, {bytes_text(facts.free_bytes)} are free"
     )
