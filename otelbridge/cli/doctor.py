@@ -47,13 +47,13 @@ def doctor_command(folder: Path | None, config: Path | None, qemu: Path | None, 
     LOGDIR is the folder of QEMU's logs: what --config names unless given, else /var/log/libvirt/qemu. A QEMU is started for
     a moment, without memory and disks, and each destination gets an empty request. Nothing is changed. It takes some seconds.
     """
+    # gRPC reads it when it is imported; what it would write to standard error is in its verdicts as well.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from otelbridge.doctor import Examined, examine  # noqa: PLC0415  # `--help` must not wait for it
     from otelbridge.service.parse import load_config  # noqa: PLC0415
 
     if qemu is not None and not (qemu.is_file() and os.access(qemu, os.X_OK)):
         raise UsageError(f"--qemu '{qemu}' is no program that can be run; give the QEMU that runs the machines.")
-    # gRPC writes to standard error by itself what comes back as its verdict.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     loaded = load_config(config, os.environ) if config is not None else None
     findings = examine(Examined(folder, loaded, qemu), os.environ)
     marks = Counter[str](finding.mark for finding in findings)

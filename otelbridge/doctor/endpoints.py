@@ -164,8 +164,8 @@ _CAUSES = (
     _cause("unreachable|no route", "there is no way to it", "see to the routes of this host, and whether the address is right"),
     _cause(
         "HTTP (404|405)|UNIMPLEMENTED", "it does not take {signal} at this path",
-        "give the address without v1/traces, which is added, but with what a gateway puts before it; "
-        "where it takes no {signal} at all, leave them out by 'signals'",
+        "give the address without v1/traces, which is added, but with what the receiver has before it: "
+        "http://HOST:9090/api/v1/otlp for Prometheus",
     ),
     _cause(
         "HTTP (401|403)|UNAUTHENTICATED|PERMISSION_DENIED", "it wants to know who sends",
@@ -176,6 +176,10 @@ _CAUSES = (
         "see its own log; what is sent meanwhile waits in the outbox", "warning",
     ),
     _cause("redirects to", "it redirects, which is not followed", "send to the address that it names"),
+)  # fmt: skip
+_NOT_THIS = _cause(
+    "HTTP (404|405)|UNIMPLEMENTED", "it takes no {signal}",
+    "leave them out by 'signals', or send them elsewhere: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and ..._METRICS_ENDPOINT",
 )  # fmt: skip
 _OTHER = _cause("", "it did not take an empty request", "see what listens there: is it an OTLP receiver?")
 
@@ -193,7 +197,7 @@ def endpoint_findings(answers: Sequence[Answer]) -> list[Finding]:
         causes: dict[_Cause, list[Answer]] = {}
         for answer in own:
             if answer not in good:
-                causes.setdefault(_cause_of(answer), []).append(answer)
+                causes.setdefault(_cause_of(answer, others=bool(good)), []).append(answer)
         findings += [_failed(name, cause, alike) for cause, alike in causes.items()]
     return findings
 
@@ -219,10 +223,13 @@ def _words(verdict: Verdict) -> str:
     return verdict.message if isinstance(verdict, Accepted) else verdict.reason
 
 
-def _cause_of(answer: Answer) -> _Cause:
+def _cause_of(answer: Answer, *, others: bool) -> _Cause:
+    """Why it failed; `others` if the same destination takes the other signal."""
     if answer.elsewhere:
         help_ = f"write {answer.elsewhere}, where an OTLP receiver answers"
         return _cause("", "no OTLP is spoken there in this way", help_)
     if isinstance(answer.verdict, Accepted):
         return _cause("", "it answers, but not as an OTLP receiver does", _OTHER.help)
+    if others and _NOT_THIS.sign.search(_words(answer.verdict)):
+        return _NOT_THIS
     return next((cause for cause in _CAUSES if cause.sign.search(_words(answer.verdict))), _OTHER)

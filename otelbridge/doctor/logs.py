@@ -258,6 +258,8 @@ def log_findings(facts: FolderFacts, user: str, wanted: Collection[str]) -> list
         user: Who looked.
         wanted: The events of migration, those that the shipped mappings use.
     """
+    if not facts.sought:
+        return []
     if facts.absent:
         return [
             Finding(

@@ -121,7 +121,7 @@ def test_a_destination_without_metrics_is_well_for_traces(receiver: Receiver) ->
         well, problem = said_of(address)
         assert (well.mark, problem.mark) == ("ok", "problem")
         assert "'collector' takes traces: " in well.text
-        assert "it does not take metrics" in problem.text
+        assert ": it takes no metrics (" in problem.text
         assert "leave them out by 'signals'" in problem.help
 
 
