@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from otelbridge.doctor.findings import Finding, Mark
 from otelbridge.errors import UsageError
@@ -17,9 +20,12 @@ from otelbridge.otlp.settings import Endpoint
 from otelbridge.records import Request, Signal
 
 TIMEOUT_S = 3.0
-_THREADS = 32
+LIMIT_S = 8.0
+"""For all of a destination, whatever its name server does meanwhile."""
 _STANDARD = {4317: 4318, 4318: 4317}
 _LENGTH = 200
+
+ResultT = TypeVar("ResultT")
 
 
 class Answer(NamedTuple):
@@ -31,6 +37,7 @@ class Answer(NamedTuple):
         endpoint: Where it went.
         verdict: What came back.
         elsewhere: An address beside it that does answer OTLP, empty if none was found.
+        proxy: The variable of the environment by which it goes through a proxy, empty if it goes there directly.
     """
 
     destination: str
@@ -38,6 +45,7 @@ class Answer(NamedTuple):
     endpoint: Endpoint
     verdict: Verdict
     elsewhere: str = ""
+    proxy: str = ""
 
 
 # --- gathering --------------------------------------------------------------------------------------
@@ -46,10 +54,9 @@ class Answer(NamedTuple):
 def ask(destinations: Mapping[str, Mapping[Signal, Endpoint]]) -> list[Answer]:
     """What every destination answers to an empty request of each signal. All are asked at once."""
     asked = [(name, signal, endpoint) for name, endpoints in destinations.items() for signal, endpoint in endpoints.items()]
-    if not asked:
-        return []
-    with ThreadPoolExecutor(min(_THREADS, len(asked))) as pool:
-        return list(pool.map(lambda one: _ask(*one), asked))
+    answers = _at_once([partial(_ask, *one) for one in asked], LIMIT_S)
+    nothing = Retry(f"timed out after {LIMIT_S:g} s, perhaps while its name was looked up")
+    return [answer or Answer(*one, nothing) for answer, one in zip(answers, asked, strict=True)]
 
 
 def _ask(name: str, signal: Signal, endpoint: Endpoint) -> Answer:
@@ -57,10 +64,35 @@ def _ask(name: str, signal: Signal, endpoint: Endpoint) -> Answer:
     elsewhere = ""
     if may_be_elsewhere(verdict):
         others = list(beside(endpoint, signal))
-        with ThreadPoolExecutor(max(1, len(others))) as pool:
-            verdicts = pool.map(lambda other: _send(signal, other[1]), others)
-        elsewhere = next((other[0] for other, found in zip(others, verdicts, strict=True) if speaks(found)), "")
-    return Answer(name, signal, endpoint, verdict, elsewhere)
+        verdicts = _at_once([partial(_send, signal, other) for _, other in others], TIMEOUT_S)
+        elsewhere = next((other[0] for other, found in zip(others, verdicts, strict=True) if found and speaks(found)), "")
+    return Answer(name, signal, endpoint, verdict, elsewhere, _proxy(endpoint))
+
+
+def _at_once(calls: Sequence[Callable[[], ResultT]], limit_s: float) -> list[ResultT | None]:
+    """What the calls give, all at the same time; None for one that takes longer."""
+    results: list[ResultT | None] = [None] * len(calls)
+
+    def call(place: int) -> None:
+        results[place] = calls[place]()
+
+    # Daemons, which no end of the process waits for: nothing bounds how long a name is looked up.
+    threads = [threading.Thread(target=call, args=(place,), daemon=True) for place in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    deadline_s = time.monotonic() + limit_s
+    for thread in threads:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+    return list(results)
+
+
+def _proxy(endpoint: Endpoint) -> str:
+    if endpoint.protocol == "grpc":
+        return ""
+    parts = urlsplit(endpoint.url)
+    host = parts.hostname or ""
+    is_near = host == "localhost" or host.startswith("127.") or host == "::1"
+    return "" if is_near or parts.scheme not in getproxies() or proxy_bypass(host) else f"{parts.scheme}_proxy"
 
 
 def _send(signal: Signal, endpoint: Endpoint) -> Verdict:
@@ -212,6 +244,8 @@ def _failed(name: str, cause: _Cause, alike: Sequence[Answer]) -> Finding:
     where = " and ".join(dict.fromkeys(_where(answer) for answer in alike))
     signals = " and ".join(answer.signal for answer in alike)
     text, help_ = (part.replace("{signal}", signals) for part in (cause.text, cause.help))
+    if proxy := alike[0].proxy:
+        help_ += f"; it goes through the proxy of '{proxy}', unless its host stands in 'no_proxy'"
     return Finding(cause.mark, "endpoint", f"'{name}', {where}: {text} ({_words(alike[0].verdict)[:_LENGTH]})", help_)
 
 

@@ -29,7 +29,7 @@ _LIST_S = 3.0
 _READ_BYTES = 1 << 20
 _WORDS_LENGTH = 200
 _TRIAL = (
-    "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-monitor", "stdio",
+    "-machine", "none,accel=tcg:kvm:qtest", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-monitor", "stdio",
     "-trace", "migrate_*", "-msg", "timestamp=on",
 )  # fmt: skip
 _MONITOR = b'migrate "exec:cat >/dev/null"\nquit\n'

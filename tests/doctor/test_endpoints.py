@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -170,6 +171,30 @@ def test_a_name_that_is_not_known_is_told(protocol: str) -> None:
     (found,) = said_of(f"{protocol}://collector.invalid:4318")
     assert found.mark == "problem"
     assert "its name is not known here" in found.text
+
+
+def test_a_name_server_that_never_answers_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "LIMIT_S", 0.5)
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_kinds: over.wait(30) and [])
+    began_s = time.monotonic()
+    try:
+        (found,) = said_of("http://collector.example:4318")
+    finally:
+        over.set()
+    assert time.monotonic() - began_s < 5
+    assert "while its name was looked up" in found.text
+
+
+def test_a_proxy_that_is_in_the_way_is_named(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", receiver.http_url)
+    (found,) = said_of("http://collector.example:4318")
+    receiver.faults.clear()
+    assert found.mark == "problem"
+    assert "it goes through the proxy of 'http_proxy'" in found.help
+    monkeypatch.setenv("no_proxy", "collector.example")
+    (found,) = said_of("http://collector.example:4318")
+    assert "proxy" not in found.help
 
 
 def test_what_is_secret_in_an_address_is_not_shown(receiver: Receiver) -> None:
