@@ -111,6 +111,7 @@ class Receiver:
     Attributes:
         tls: How it proves who it is; None for plain connections.
         limit_bytes: Requests over it (uncompressed) are refused as too large.
+        takes_empty: A request without anything in it is no fault: it is answered, and not kept.
         requests: The kept requests in the order of their arrival, uncompressed.
         headers: The headers or metadata of every request that came whole, names in lower case.
         faults: What was wrong with requests; the context ends with an AssertionError if there is any.
@@ -119,6 +120,7 @@ class Receiver:
 
     tls: ServerTls | None = None
     limit_bytes: int | None = None
+    takes_empty: bool = False
     requests: list[tuple[Signal, bytes]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -180,7 +182,8 @@ class Receiver:
         with self._lock:
             self.attempts.append(signal)
             self.headers.append(headers)
-            faults = list(request_faults(signal, body))
+            is_empty = self.takes_empty and not body
+            faults = [] if is_empty else list(request_faults(signal, body))
             self.faults += faults
             if faults:
                 return Answer(status=400, code=grpc.StatusCode.INVALID_ARGUMENT, message="; ".join(faults))
@@ -188,7 +191,7 @@ class Receiver:
                 return TOO_LARGE
             answer = self._scripts[signal].popleft() if self._scripts[signal] else ACCEPTED
             is_success = 200 <= answer.status < 300 and answer.code is grpc.StatusCode.OK
-            if answer.action == "lose" or (answer.action == "answer" and is_success):
+            if answer.action == "lose" or (answer.action == "answer" and is_success and not is_empty):
                 self.requests.append((signal, body))
             return answer
 

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "pipeline": _PIPELINE,
     "explain": _PIPELINE,
     "service": _PIPELINE,
-    "cli": _PIPELINE | {"explain", "probes", "service"},
+    "doctor": _PIPELINE | {"probes", "service"},
+    "cli": _PIPELINE | {"explain", "probes", "service", "doctor"},
     "__main__": {"cli"},
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -58,7 +58,8 @@ def test_a_session_that_is_shown_runs_so(block: str, tmp_path: Path) -> None:
 
 def commands() -> list[str]:
     lines = [line.partition("  #")[0] for block in blocks("sh") for line in block.splitlines()]
-    ours = ("otelbridge convert", "otelbridge mapping", "otelbridge catalogue", "otelbridge spool")
+    ours = ("otelbridge convert", "otelbridge mapping", "otelbridge catalogue", "otelbridge spool", "otelbridge run")
+    ours += ("otelbridge doctor",)
     named = [line for line in lines if any(command in line for command in ours)]
     return [line.partition("otelbridge ")[2].partition(" > ")[0].strip() for line in named]
 
@@ -81,10 +82,21 @@ def test_a_command_that_is_named_can_be_given(line: str) -> None:
 
 def test_the_mapping_that_is_shown_has_no_problems(tmp_path: Path) -> None:
     """The example can be copied as it is."""
-    (example,) = blocks("yaml")
+    _, example = blocks("yaml")
     (tmp_path / "my.yaml").write_text(example)
     done = subprocess.run([sys.executable, "-m", "otelbridge", "mapping", "check", str(tmp_path / "my.yaml")], check=False)
     assert done.returncode == 0
+
+
+def test_the_configuration_that_is_shown_has_no_problems(tmp_path: Path) -> None:
+    """Ten lines are enough, and they can be copied as they are."""
+    example, _ = blocks("yaml")
+    assert example.count("\n") == 10
+    (tmp_path / "otelbridge.yaml").write_text(example)
+    command = [sys.executable, "-m", "otelbridge", "run", "--config", str(tmp_path / "otelbridge.yaml"), "--check"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "http://127.0.0.1:4318" in done.stdout
 
 
 def test_the_list_of_our_own_counters_is_that_of_the_table() -> None:

@@ -14,6 +14,7 @@ import click
 import otelbridge
 from otelbridge.cli.catalogue import catalogue_group
 from otelbridge.cli.convert import convert_command
+from otelbridge.cli.doctor import doctor_command
 from otelbridge.cli.mapping import mapping_group
 from otelbridge.cli.probes import probes_command
 from otelbridge.cli.run import run_command
@@ -30,6 +31,7 @@ _MAIN_EXAMPLES = """
 Examples:
   otelbridge convert src.log dst.log       print one migration, both hosts, as a waterfall
   otelbridge run --config otelbridge.yaml  follow logs as they grow, as a service
+  otelbridge doctor                        what stands between this machine's logs and spans
   otelbridge mapping check my.yaml         every problem of a mapping, with its place
   otelbridge mapping events                which events to switch on in QEMU
   otelbridge catalogue check FILE          whether the rules work with that QEMU
@@ -87,5 +89,5 @@ def cli() -> None:
     """Turn QEMU's trace events of live migrations into OpenTelemetry spans and metrics."""
 
 
-for _command in (convert_command, run_command, mapping_group, catalogue_group, probes_command, spool_group):
+for _command in (convert_command, run_command, doctor_command, mapping_group, catalogue_group, probes_command, spool_group):
     cli.add_command(_command)

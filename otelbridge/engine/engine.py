@@ -166,6 +166,11 @@ class Engine:
         return self._machines.mixed
 
     @property
+    def overflows(self) -> MappingType[str, int]:
+        """How often a table was full, by its name: spans that were given up, metrics with too many series."""
+        return {"open_spans": self._pairs.given_up, "series": len(self._series.overflowed)}
+
+    @property
     def overflowed(self) -> Sequence[str]:
         """Metrics with more series than their limit."""
         return sorted(self._series.overflowed)

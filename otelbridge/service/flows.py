@@ -354,6 +354,7 @@ class Flow:
             bytes=self.stream.bytes, bytes_refused=self.stream.bytes_unread, spans=account.finished,
             incomplete=account.incomplete, not_kept=account.not_kept, points=self.stream.points_made,
         )  # fmt: skip
+        counts.update({f"full {table}": number for table, number in self.stream.overflows.items()})
         if self.stream.format:
             counts[FORMATS[self.stream.format].unit] = account.total
         return counts + self._ended

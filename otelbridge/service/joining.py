@@ -18,8 +18,8 @@ from otelbridge.engine.shifts import Shifts
 if TYPE_CHECKING:
     from otelbridge.service.flows import Flow
 
-LOOK_S = 2.0
-"""The other side has begun so soon, and was read."""
+LOOK_S = 0.3
+"""A source has begun before its destination, so its log tells of it by now, and has been read once more."""
 END_S = 1.0
 """What ends with a migration is written so soon."""
 PATIENCE_S = 60.0
@@ -37,6 +37,11 @@ class Joining:
         self._since_s: dict[str, float] = {}
         self._ended_s: dict[str, float] = {}
         self._joined: set[bytes] = set()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything is held that may go on soon."""
+        return bool(self._since_s)
 
     def look(self, flows: Sequence[Flow], now_s: float) -> list[Flow]:
         """Release what need not be held any longer; those that went on."""
@@ -60,7 +65,7 @@ class Joining:
         if not others or flow.stream.held_rows > MAX_HELD:
             flow.release({}, {})
             return True
-        if not (flow.is_silent(now_s) or (flow.stream.held_has_ended and flow.idle_s(now_s) >= END_S)):
+        if not (flow.is_silent(now_s) or (flow.idle_s(now_s) >= END_S and flow.stream.held_has_ended)):
             return False
         ended_s = now_s - self._ended_s.setdefault(flow.path, now_s)
         if ended_s < PATIENCE_S and any(_is_under_way(other, begin_ns) for other in others):

@@ -20,6 +20,9 @@ WITHOUT_STAMPS = "precopy-idle-nots"
 def laid_out(folder: Path, side: str) -> list[Path]:
     """One side of all recordings in one folder, unpacked, as QEMU would have written them."""
     folder.mkdir()
+    # Of the one recording whose times count from its host's boot, which may seem to be this host's.
+    (clock,) = RECORDINGS.glob("*-simple/*/clock.json")
+    (folder / "clock.json").write_bytes(clock.read_bytes())
     found = []
     for path in sorted(RECORDINGS.rglob("*")):
         name = path.name.removesuffix(".gz")
