@@ -32,8 +32,8 @@ BYTES_PER_OPEN_SPAN = 545.0
 
 WHAT_TO_DO = (
     "Look at what changed: `python -m cProfile -s ncalls -m otelbridge convert FILE --to file:DIR` names what is called, "
-    "before and after. If it must take more, raise the bound in tests/bench/test_guard.py to 15 % above the new figure, and say in "
-    "the commit what the more is for and what `./dev bench --only page-heavy --only span-rich` says before and after."
+    "before and after. If it must take more, raise the bound in tests/bench/test_guard.py to 15 % above the new figure, and "
+    "say in the commit what the more is for and what `./dev bench --only page-heavy --only span-rich` says before and after."
 )
 
 
