@@ -24,7 +24,7 @@ INPUTS: dict[str, Callable[[int], Input]] = {
     "simple": inputs.simple,
     "ctf": lambda units: inputs.ctf(min(units, 100_000)),
 }
-OTHERS = "starts and service"
+OTHERS = "others"
 
 
 class Job(NamedTuple):
@@ -38,16 +38,16 @@ def main() -> int:
     """Make the inputs, run all in turn for some rounds, print and write the tables; 1 when a run failed."""
     options = _options()
     named = {options.input.name: lambda _: inputs.given(options.input)} if options.input else INPUTS
-    chosen, contenders, with_others = chosen_of(options.only, list(named), with_others=options.input is None)
+    chosen = chosen_of(options.only, list(named))
     with tempfile.TemporaryDirectory(prefix="otelbridge-bench-") as scratch, receiving() as receiver:
         programs = found_programs(Path(scratch))
         tools = Tools(receiver, Path(scratch), programs)
         parts = [_head(options, programs)]
         try:
-            for name in chosen:
-                parts.append(_table(tools, name, named[name], contenders, options, is_given=options.input is not None))
+            for name in chosen.inputs:
+                parts.append(_table(tools, name, named[name], chosen.contenders, options, is_given=options.input is not None))
                 print(parts[-1], flush=True)
-            if with_others:
+            if chosen.others:
                 parts.append(_others(tools, options))
                 print(parts[-1], flush=True)
         except RunError as error:
@@ -65,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--input", type=Path, metavar="FILE", help="a log of your own, in place of the inputs made here")
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME",
-        help=f"an input ({', '.join(INPUTS)}, {OTHERS}) or a contender, or a part of its name; may be given several times",
+        help=f"an input ({', '.join(INPUTS)}), '{OTHERS}', or a part of a contender's name; may be given several times",
     )  # fmt: skip
     parser.add_argument(
         "--results", type=Path, default=BENCH / "results.md", metavar="FILE", help="where the tables go (default: %(default)s)"
@@ -73,25 +73,29 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen_of(only: list[str], names: list[str], *, with_others: bool) -> tuple[list[str], list[Contender], bool]:
-    """The inputs and contenders that `--only` names, all of a kind where it names none of it; and if the other figures are.
+class Chosen(NamedTuple):
+    """What is measured: inputs by name, contenders, and whether the figures that belong to no input are."""
+
+    inputs: list[str]
+    contenders: list[Contender]
+    others: bool
+
+
+def chosen_of(only: list[str], names: list[str]) -> Chosen:
+    """What `--only` names: an input by its name, contenders by a part of theirs; all of a kind of which it names none.
 
     Raises:
         SystemExit: It names nothing that there is.
     """
-
-    def is_meant(name: str) -> bool:
-        return any(word.lower() in name.lower() for word in only)
-
-    for word in only:
-        if not any(word.lower() in name.lower() for name in (*names, OTHERS, *(c.name for c in CONTENDERS))):
+    found = [name for name in names if name in only]
+    words = [word.lower() for word in only if word not in (*names, OTHERS)]
+    contenders = [c for c in CONTENDERS if any(word in c.name.lower() for word in words)]
+    for word in words:
+        if not any(word in c.name.lower() for c in CONTENDERS):
             known = ", ".join((*names, OTHERS, *(c.name for c in CONTENDERS)))
             raise SystemExit(f"--only {word}: there is nothing of this name; there are {known}.")
-    chosen, others = [name for name in names if is_meant(name)], with_others and (not only or is_meant(OTHERS))
-    contenders = [c for c in CONTENDERS if is_meant(c.name)]
-    if not chosen and (contenders or not only):
-        chosen = names
-    return chosen, contenders or list(CONTENDERS), others
+    is_all = not found and (bool(contenders) or OTHERS not in only)
+    return Chosen(names if is_all else found, contenders or list(CONTENDERS), OTHERS in only or not only)
 
 
 def _table(
@@ -124,7 +128,7 @@ def _table(
 
 
 def _others(tools: Tools, options: argparse.Namespace) -> str:
-    """Memory at two lengths, starts, the encoding of a span, the service."""
+    """Memory at three lengths, starts, the encoding of a span, the service."""
     print(OTHERS, file=sys.stderr)
     peaks = [
         (length, to_file(tools, inputs.page_heavy(length)).cost.peak_mib)
