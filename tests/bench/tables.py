@@ -108,18 +108,25 @@ def others(peaks: Sequence[tuple[int, float]], starts: Starts, span_us: float, s
     wanted_shares = {5_000: 2.0, 100_000: 8.0}
     figures = (
         (f"MiB is the largest peak of a conversion into files ({lengths})", max(peak for _, peak in peaks), 64, "{:.1f}"),
-        ("ms of CPU for `--help`", starts.help_s * 1000, 60, "{:.0f}"),
-        (f"times an empty click program ({click_s * 1000:.0f} ms) for `--help`", starts.help_s / click_s, 1.5, "{:.2f}"),
-        ("ms of CPU for the conversion of 1,000 lines into files", starts.convert_s * 1000, 350, "{:.0f}"),
-        ("times an empty click program for that conversion", starts.convert_s / click_s, 8, "{:.2f}"),
         ("µs of CPU to encode a span with 5 attributes", span_us, 1.5, "{:.2f}"),
         *(
             (f"% of a core for `otelbridge run` at {rate:,} lines a second", share * 100, wanted_shares[rate], "{:.1f}")
             for rate, share in service
         ),
     )
-    told = (_verdict(words, got, wanted, form, at_most=True) for words, got, wanted, form in figures)
+    told = [_verdict(words, got, wanted, form, at_most=True) for words, got, wanted, form in figures]
+    told += [
+        _start("`--help`", starts.help_s, click_s, 0.060, 1.5),
+        _start("the conversion of 1,000 lines into files", starts.convert_s, click_s, 0.350, 8.0),
+    ]
     return "\n".join(("## Memory, starts, spans, service", "", *told, ""))
+
+
+def _start(words: str, took_s: float, click_s: float, wanted_s: float, wanted_times: float) -> str:
+    """Either will do: a slow machine takes longer for an empty program too."""
+    verdict = "met" if took_s <= wanted_s or took_s <= wanted_times * click_s else "**missed**"
+    got = f"{took_s * 1000:.0f} ms of CPU, {took_s / click_s:.2f} times an empty click program, for {words}"
+    return f"- {got}; wanted: at most {wanted_s * 1000:.0f} ms or {wanted_times:.1f} times: {verdict}"
 
 
 def machine() -> dict[str, str]:
