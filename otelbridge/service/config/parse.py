@@ -21,9 +21,6 @@ from otelbridge.otlp.settings import SIGNALS
 from otelbridge.pipeline.options import environment_attributes
 from otelbridge.readers.clock import read_clock
 from otelbridge.records import Attributes
-from otelbridge.service import keys
-from otelbridge.service.arguments import NO_STATE_FOLDER, environment_destinations, state_folder
-from otelbridge.service.concealed import hide, shown, shown_early, shown_unparsed
 from otelbridge.service.config import (
     DestinationConfig,
     HealthConfig,
@@ -32,11 +29,14 @@ from otelbridge.service.config import (
     OutboxConfig,
     ServiceConfig,
     TelemetryConfig,
+    keys,
 )
-from otelbridge.service.destinations import ENVIRONMENT, DestinationReader
-from otelbridge.service.names import problem_of
-from otelbridge.service.tables import TableReader
-from otelbridge.service.variables import expanded
+from otelbridge.service.config.arguments import NO_STATE_FOLDER, environment_destinations, state_folder
+from otelbridge.service.config.concealed import hide, shown, shown_early, shown_unparsed
+from otelbridge.service.config.destinations import ENVIRONMENT, DestinationReader
+from otelbridge.service.config.names import problem_of
+from otelbridge.service.config.tables import TableReader
+from otelbridge.service.config.variables import expanded
 
 # `SYSLOG_IDENTIFIER=qemu-system-x86_64`
 _MATCH = re.compile(r"[A-Z_][A-Z0-9_]*=.*", re.DOTALL)
