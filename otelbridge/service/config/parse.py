@@ -16,7 +16,8 @@ from typing import Any
 from otelbridge.errors import ConfigError, Location, UsageError
 from otelbridge.mapping.language import Section
 from otelbridge.mapping.nodes import NodeReader
-from otelbridge.mapping.source import Node, Problems, did_you_mean, parse, read_text
+from otelbridge.mapping.source import Node, Problems, did_you_mean, read_text
+from otelbridge.mapping.yaml_nodes import parse
 from otelbridge.otlp.settings import SIGNALS
 from otelbridge.pipeline.options import environment_attributes
 from otelbridge.readers.clock import read_clock
