@@ -128,6 +128,12 @@ class Inputs:
             yield from files.problems
         yield from (f"{path} is not followed: too many streams." for path in sorted(self._refused))
 
+    @property
+    def unreadable(self) -> Iterator[str]:
+        """The folders that cannot be looked into, in words."""
+        for _, _, files in self._files:
+            yield from files.unreadable
+
     def forget(self, path: str) -> None:
         """Follow it no longer."""
         self.flows.pop(path).close()
