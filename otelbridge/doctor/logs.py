@@ -101,7 +101,8 @@ def look_at_folder(folder: Path, is_event: Callable[[str], bool]) -> FolderFacts
     if not os.access(folder, os.X_OK):
         facts.lacking = missing_right(folder, os.X_OK)
         return facts
-    facts.logs = _logs([f"{folder}/{name}" for name in names if name.endswith(".log")], is_event)
+    paths = [f"{folder}/{name}" for name in names if name.endswith(".log")]
+    facts.logs = _logs([path for path in paths if _may_be_file(path)], is_event)
     return facts
 
 
@@ -116,7 +117,7 @@ def look_at_patterns(inputs: Sequence[tuple[Sequence[str], Sequence[str]]], is_e
     for patterns, exclude in inputs:
         found = {path for text in patterns for path in Pattern(text).paths(_names)}
         files |= {path for path in found if not any(excluded(path, pattern) for pattern in exclude)}
-    files = {path for path in files if not rotated_from(Path(path).name) and Path(path).is_file()}
+    files = {path for path in files if not rotated_from(Path(path).name) and _may_be_file(path)}
     sought = [text for patterns, _ in inputs for text in patterns]
     facts = FolderFacts(" and ".join(sought))
     facts.logs = _logs(sorted(files), is_event)
@@ -124,6 +125,16 @@ def look_at_patterns(inputs: Sequence[tuple[Sequence[str], Sequence[str]]], is_e
         folders = [Path(text.partition("*")[0] + "x").parent for text in sought]
         facts.lacking = next((right for folder in folders if (right := missing_right(folder, os.R_OK | os.X_OK))), "")
     return facts
+
+
+def _may_be_file(path: str) -> bool:
+    """Whether it is a file, or cannot be looked at. A pipe would be waited for, and what is in it taken away."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  # paths are texts here
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _names(folder: str) -> list[str]:
