@@ -7,8 +7,8 @@ import os
 import pwd
 import re
 import stat
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,14 +146,24 @@ def _names(folder: str) -> list[str]:
 
 def _logs(paths: Sequence[str], is_event: Callable[[str], bool]) -> list[LogFacts]:
     share = max(_LEAST_BYTES, min(_LOG_BYTES, ALL_BYTES // max(1, len(paths))))
-    return [_look_at(Path(path), share, is_event) for path in paths]
+    rotated = {folder: _rotated(folder) for folder in {Path(path).parent for path in paths}}
+    return [_look_at(Path(path), rotated[Path(path).parent][Path(path).name], share, is_event) for path in paths]
 
 
-def _look_at(path: Path, limit_bytes: int, is_event: Callable[[str], bool]) -> LogFacts:
+def _rotated(folder: Path) -> Mapping[str, list[tuple[str, int]]]:
+    """The rotated parts in a folder, with a time each that does not matter, by the name of their log."""
+    found: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+    for name in _names(str(folder)):
+        if base := rotated_from(name):
+            found[base].append((name, 0))
+    return found
+
+
+def _look_at(path: Path, rotated: Sequence[tuple[str, int]], limit_bytes: int, is_event: Callable[[str], bool]) -> LogFacts:
     facts = LogFacts(str(path))
     try:
         facts.format = _format(path, is_event)
-        parts = [path.parent / name for name in in_order(path.name, ((name, 0) for name in _names(str(path.parent))))]
+        parts = [path.parent / name for name in in_order(path.name, rotated) if _may_be_file(f"{path.parent}/{name}")]
         facts.size_bytes = sum(part.stat().st_size for part in (*parts, path))
         plain = [path, *(part for part in reversed(parts) if not is_packed(part.name))]
         if facts.format == "log":
