@@ -105,6 +105,10 @@ STATS = (
         "Tables were full: their oldest entry made room, or what was new went without one.", attributes=("table",),
     ),
     Stat(
+        "otelbridge.engine.streams_failed", "{stream}", "data-loss",
+        "Streams met a bug in otelbridge: what was open in them is lost, and they began anew.",
+    ),
+    Stat(
         "otelbridge.engine.streams_ended", "{stream}", "info",
         "Streams have ended: their file is gone, their QEMU too, or nothing was written for `idle_timeout`.",
     ),

@@ -14,7 +14,7 @@ _Form = tuple[int, Decoder]
 
 _SHORT_BYTES = 48
 """Texts of no more than this come again and again: `ram, section_id 2 -> 1`. Longer ones hold addresses and amounts."""
-_MAX_REMEMBERED = 1000
+_MAX_REMEMBERED = 256
 
 
 class EventDecoder:

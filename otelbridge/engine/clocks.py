@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from otelbridge.records import Row, Value
 
@@ -106,8 +106,8 @@ class Listener:
     def __init__(self, decode: Callable[[str, bytes], Sequence[Value | None] | None]) -> None:
         self._decode = decode
         self._times: dict[int, dict[Tag, list[int]]] = {}
-        self.unread = 0
-        """Events whose arguments could not be read."""
+        self.heard = self.unread = 0
+        """Ends of messages that are remembered, and events whose arguments could not be read."""
 
     def hear(self, row: Row, process: int) -> None:
         """Take note of an event of ARGUMENTS."""
@@ -122,6 +122,30 @@ class Listener:
                 of_it = times.setdefault(Tag(end.message, end.received, _same(end, key)), [])
                 if len(of_it) < _MAX_TIMES:
                     of_it.append(row.time_ns)
+                    self.heard += 1
+
+    def forget(self, process: int, before_ns: int) -> None:
+        """What a process sent and received before that time is not asked for any more."""
+        times = self._times.get(process, {})
+        for tag in list(times):
+            kept = [time_ns for time_ns in times[tag] if time_ns >= before_ns]
+            self.heard -= len(times[tag]) - len(kept)
+            if kept:
+                times[tag] = kept
+            else:
+                del times[tag]
+
+    def snapshot(self) -> list[Any]:
+        """What is remembered, as plain data."""
+        return [self.unread, [[process, [[*tag, times] for tag, times in of.items()]] for process, of in self._times.items()]]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Go on from `snapshot`."""
+        self.unread, processes = state
+        self._times = {
+            process: {Tag(message, received, key): times for message, received, key, times in of} for process, of in processes
+        }
+        self.heard = sum(len(times) for of in self._times.values() for times in of.values())
 
     def within(self, process: int, migrations: Sequence[tuple[int, int]]) -> list[dict[Tag, list[int]]]:
         """What belongs to each of a process's migrations, given their begins and ends in the order of time.

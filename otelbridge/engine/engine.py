@@ -96,6 +96,8 @@ class Engine:
         self._accounting = Accounting()
         self._came: dict[str, int] = {}
         """Rows since the last settling, by event."""
+        self._seen: dict[str, Series] = {}
+        """Where the number of each event is counted."""
         self.points: list[MetricPoint] = []
         self._mapping, self._decode, self._saw = mapping, decode, saw
         self._new: list[str] = []
@@ -162,6 +164,11 @@ class Engine:
     def mixed(self) -> int:
         """Migrations in which events of both hosts stand, because nothing tells the processes apart."""
         return self._machines.mixed
+
+    @property
+    def overflows(self) -> MappingType[str, int]:
+        """How often a table was full, by its name: spans that were given up, metrics with too many series."""
+        return {"open_spans": self._pairs.given_up, "series": len(self._series.overflowed)}
 
     @property
     def overflowed(self) -> Sequence[str]:
@@ -281,9 +288,18 @@ class Engine:
     def _settle_events(self) -> None:
         """Count the rows that have come."""
         for event, number in self._came.items():
-            self._series.add(_EVENTS, (("qemu.event", event),), number, _EVENTS_LIMIT)
+            self._add_seen(event, number)
             self._accounting.events[event] += number
         self._came.clear()
+
+    def _add_seen(self, event: str, number: int) -> None:
+        """So many of an event were seen."""
+        series = self._seen.get(event)
+        if series is None:
+            series = self._seen[event] = self._series.series(_EVENTS, (("qemu.event", event),), _EVENTS_LIMIT)
+        elif not series.changed:
+            self._series.mark(series)
+        series.value += number  # type: ignore[operator]
 
     def _tell_new(self) -> None:
         for event in sorted(self._new):
@@ -303,7 +319,7 @@ class Engine:
         elif item.window_ns > self._window:
             self._close_window(item.window_ns)
         for event, number in item.counts.items():
-            self._series.add(_EVENTS, (("qemu.event", event),), number, _EVENTS_LIMIT)
+            self._add_seen(event, number)
             if event not in self._accounting.events:
                 self._new.append(event)
             self._accounting.events[event] += number
@@ -448,8 +464,9 @@ class Engine:
         self._outlet.doubtful = state["doubtful"]
         self._pairs.restore(state["rules"], loader, last_ns)
         self._machines.restore(state["machines"], loader, last_ns)
+        # What is remembered of series are those of before.
+        self._seen.clear()
         for handler in self._handlers.values():
-            # What it remembers of series are those of before.
             handler.only = self._only(handler)
 
 

@@ -81,7 +81,7 @@ class Machines:
             return Now(row.thread, None, None, self.version, row.event)
         if machine.stale:
             self.role(machine)
-        known = machine.known.get((row.thread, row.event))
+        known = machine.known.get(row[1:3])  # thread and event
         if known is None:
             if len(machine.known) > _MAX_KNOWN:
                 machine.known.clear()

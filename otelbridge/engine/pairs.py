@@ -28,8 +28,10 @@ from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, NoteOn, Now, Spa
 from otelbridge.records import ERROR, UNSET, Row, SpanEvent, Value
 
 MAX_RECALLED = 10_000
-MAX_ENDINGS = 1000
+MAX_ENDINGS = 256
 """So many endings of one rule are remembered; it is given up where they were no use."""
+MAX_OFFERED = 100_000
+"""So many spans of one migration and one key can be pointed to."""
 MAX_OPEN = 100_000
 """So many spans of one rule may be open; then the oldest is given up as incomplete."""
 
@@ -62,6 +64,8 @@ class Pairs:
         self._until_next = [state for state in self.states.values() if state.rule.until_next]
         self._kept = [state for state in self.states.values() if state.rule.keep]
         self._timed = [state for state in self.states.values() if state.rule.timeout_ns is not None]
+        self.given_up = 0
+        """Spans that were ended because too many of their rule were open."""
         self._link_targets = {link.rule for rule in rules for link in rule.links}
 
     @property
@@ -91,6 +95,7 @@ class Pairs:
             elif rule.repeated_begin == "close":
                 self._end(state, span, time_ns, None, None, None)
         if len(state.by_number) >= MAX_OPEN:
+            self.given_up += 1
             self._end(state, next(iter(state.by_number.values())), time_ns, None, None, None)
         state.add(self._opened(state, on, key, time_ns, row, arguments, now))
         return True
@@ -157,7 +162,9 @@ class Pairs:
     def _offer(self, rule: SpanRule, span: OpenSpan, root: Root) -> None:
         if self._index is not None and rule.id in self._link_targets:
             key = span.key[1:] if rule.thread and span.thread is not None else span.key
-            self._index.offered.setdefault(root.span_id, {}).setdefault(rule.id, {}).setdefault(key, []).append(span.span_id)
+            offered = self._index.offered.setdefault(root.span_id, {}).setdefault(rule.id, {}).setdefault(key, [])
+            if len(offered) < MAX_OFFERED:
+                offered.append(span.span_id)
 
     def _link(self, rule: SpanRule, span: OpenSpan, root: Root, now: Now) -> None:
         """Point to the span of the other host that has the same place among those with the same key."""

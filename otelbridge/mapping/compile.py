@@ -15,12 +15,13 @@ from otelbridge.mapping.binding import Binder, Layout
 from otelbridge.mapping.cases import read_test
 from otelbridge.mapping.events import EventReader
 from otelbridge.mapping.instruments import InstrumentReader
+from otelbridge.mapping.kept import kept_tree
 from otelbridge.mapping.machine_rules import MachineReader
 from otelbridge.mapping.metric_rules import MetricReader, placed, summed_arguments
 from otelbridge.mapping.nodes import NodeReader
 from otelbridge.mapping.readers import FileReaders
 from otelbridge.mapping.rules import MachineRule, Mapping, MappingTest, MetricRule, SpanRule
-from otelbridge.mapping.source import Node, Problems, did_you_mean, parse
+from otelbridge.mapping.source import Node, Problems, did_you_mean
 from otelbridge.mapping.span_rules import NamedRule, SpanReader
 from otelbridge.records import Metric, Plan, Scope
 
@@ -58,9 +59,17 @@ def compile_mappings(files: Sequence[File], catalogue: Catalogue) -> Mapping:
     Raises:
         MappingError: With every problem of every file.
     """
+    try:
+        return _all_of(files, catalogue, kept=True)
+    except MappingError:
+        # Kept trees have no places, so what is wrong is looked for in the files themselves.
+        return _all_of(files, catalogue, kept=False)
+
+
+def _all_of(files: Sequence[File], catalogue: Catalogue, *, kept: bool) -> Mapping:
     compiled = _Compiled()
     # What the user wrote comes first, so that it is there before the shipped rule that it replaces.
-    parsed = [(file, *parse(file.text, file.path)) for file in sorted(files, key=lambda f: f.shipped)]
+    parsed = [(file, *_tree(file, kept=kept)) for file in sorted(files, key=lambda f: f.shipped)]
     compiled.disabled = frozenset(node.text for _, root, _ in parsed for node in _disabling(root))
     for file, root, found in parsed:
         if root is not None and root.kind != "null":
@@ -84,6 +93,15 @@ def compile_mappings(files: Sequence[File], catalogue: Catalogue) -> Mapping:
         Plan({event: tuple(names) for event, names in rows.items()}, summed_arguments(metrics, rows)),
         tuple(compiled.tests),
     )
+
+
+def _tree(file: File, *, kept: bool) -> tuple[Node | None, Problems]:
+    tree = kept_tree(file.text, file.path) if kept and file.shipped else None
+    if tree is not None:
+        return tree, Problems(file.path, file.text)
+    from otelbridge.mapping.yaml_nodes import parse  # noqa: PLC0415  # what ships was read before, and the package takes long
+
+    return parse(file.text, file.path)
 
 
 # --- one file ---------------------------------------------------------------------------------------

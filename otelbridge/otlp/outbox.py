@@ -543,8 +543,12 @@ class Outbox:
     def _explained(self, fate: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, MemoryError, OverflowError) as error:  # the last two where a damaged file gives absurd lengths
+        except DATABASE_ERRORS as error:
             raise _kind(error)(f"{self._path}: {_explanation(error)} {fate}") from error
+
+
+DATABASE_ERRORS = (sqlite3.Error, MemoryError, OverflowError, UnicodeDecodeError)
+"""What a database fails with: a damaged one may give absurd lengths, and repeats in its messages what it holds."""
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -88,6 +88,15 @@ class _Draft(Generic[GroupT, AnyStr]):
         return True
 
 
+class _Part(NamedTuple, Generic[AnyStr]):
+    """What was packed of one resource: the request, its items, and the times of the first and the last."""
+
+    encoded: AnyStr
+    items: int
+    first_ns: int
+    last_ns: int
+
+
 class Packer(Generic[ItemT, GroupT, AnyStr]):
     """Cuts a flow of items into requests within MAX_BYTES, MAX_ITEMS and, for points, MAX_SPREAD_NS.
 
@@ -95,8 +104,9 @@ class Packer(Generic[ItemT, GroupT, AnyStr]):
     in the order of their times within a call, spans as they were given. The same calls give the same requests.
     """
 
-    def __init__(self, form: Form[ItemT, GroupT, AnyStr]) -> None:
+    def __init__(self, form: Form[ItemT, GroupT, AnyStr], max_drafts: int = MAX_DRAFTS) -> None:
         self._form: Form[ItemT, GroupT, AnyStr] = form
+        self._max_drafts = max_drafts
         self._drafts: dict[Resource, _Draft[GroupT, AnyStr]] = {}
 
     def add(self, resource: Resource, items: Sequence[ItemT]) -> list[tuple[AnyStr, int]]:
@@ -111,16 +121,20 @@ class Packer(Generic[ItemT, GroupT, AnyStr]):
             group = group_of(item)
             time_ns = 0 if time_of is None else time_of(item)
             if draft is None or not draft.takes(group, encoded, time_ns):
-                done += self._cut(resource)
+                done += [part[:2] for part in self._cut(resource)]
                 draft = self._begin(resource)
                 draft.takes(group, encoded, time_ns)
-        if len(self._drafts) > MAX_DRAFTS:
-            done += self._cut(next(iter(self._drafts)))
+        if len(self._drafts) > self._max_drafts:
+            done += [part[:2] for part in self._cut(next(iter(self._drafts)))]
         return done
 
     def flush(self) -> list[tuple[AnyStr, int]]:
         """The requests that are not full, first the one that was begun first."""
-        return [request for resource in tuple(self._drafts) for request in self._cut(resource)]
+        return [part[:2] for part in self.parts()]
+
+    def parts(self) -> list[_Part[AnyStr]]:
+        """As `flush`, with the times."""
+        return [part for resource in tuple(self._drafts) for part in self._cut(resource)]
 
     def _begin(self, resource: Resource) -> _Draft[GroupT, AnyStr]:
         assemble = self._form.assemble
@@ -130,10 +144,10 @@ class Packer(Generic[ItemT, GroupT, AnyStr]):
         )
         return draft
 
-    def _cut(self, resource: Resource) -> Iterator[tuple[AnyStr, int]]:
+    def _cut(self, resource: Resource) -> Iterator[_Part[AnyStr]]:
         draft = self._drafts.pop(resource, None)
         if draft is not None:
-            yield self._form.assemble(resource, draft.groups), draft.items
+            yield _Part(self._form.assemble(resource, draft.groups), draft.items, draft.first_ns, draft.last_ns)
 
 
 _SPANS: Form[FinishedSpan, Scope, bytes] = Form(encode_span, attrgetter("scope"), assemble_spans)
@@ -143,13 +157,17 @@ _POINTS: Form[MetricPoint, Metric, bytes] = Form(encode_point, attrgetter("metri
 class RequestBuilder:
     """Packs spans and points into requests of bounded size, as protobuf bytes.
 
-    A request has at most 1,048,576 bytes (more only for a single item that is larger) and 2,048 items, all of one resource.
-    The points of a request lie within 60 s of event time, those of one series in the order of their times.
+    A request has at most 1,048,576 bytes (more only for a single item that is larger) and 2,048 items, all of one resource
+    unless `flush_together` gives it. The points of a request lie within 60 s of event time, those of one series in the order
+    of their times.
+
+    Args:
+        max_drafts: How many resources can have a request that is being filled.
     """
 
-    def __init__(self) -> None:
-        self._spans = Packer(_SPANS)
-        self._points = Packer(_POINTS)
+    def __init__(self, max_drafts: int = MAX_DRAFTS) -> None:
+        self._spans = Packer(_SPANS, max_drafts)
+        self._points = Packer(_POINTS, max_drafts)
 
     def add_spans(self, resource: Resource, spans: Sequence[FinishedSpan]) -> list[Request]:
         """Take spans; the requests that they complete come out."""
@@ -162,6 +180,26 @@ class RequestBuilder:
     def flush(self) -> list[Request]:
         """Requests of all that is still held, spans first."""
         return _requests("traces", self._spans.flush()) + _requests("metrics", self._points.flush())
+
+    def flush_together(self) -> list[Request]:
+        """Requests of all that is still held, spans first; one takes in several resources as far as its bounds allow."""
+        return _requests("traces", _together(self._spans.parts())) + _requests("metrics", _together(self._points.parts()))
+
+
+def _together(parts: Sequence[_Part[bytes]]) -> Iterator[tuple[bytes, int]]:
+    """As few requests as the bounds allow. Joining the bytes of two requests joins the requests, see `joined`."""
+    bodies: list[bytes] = []
+    size = items = first_ns = 0
+    for part in sorted(parts, key=attrgetter("first_ns")):
+        size, items = size + len(part.encoded), items + part.items
+        if bodies and (size > MAX_BYTES or items > MAX_ITEMS or part.last_ns - first_ns > MAX_SPREAD_NS):
+            yield b"".join(bodies), items - part.items
+            bodies, size, items = [], len(part.encoded), part.items
+        if not bodies:
+            first_ns = part.first_ns
+        bodies.append(part.encoded)
+    if bodies:
+        yield b"".join(bodies), items
 
 
 def _requests(signal: Signal, packed: Iterable[tuple[bytes, int]]) -> list[Request]:

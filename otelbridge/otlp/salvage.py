@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 from otelbridge.errors import SpoolInUseError
-from otelbridge.otlp.outbox import Change, Entry, Outbox, Row, StateRow, connect, kept_of
+from otelbridge.otlp.outbox import DATABASE_ERRORS, Change, Entry, Outbox, Row, StateRow, connect, kept_of
 
 _MAX_ID = (1 << 63) - 1
 _GAPS = 4096
@@ -89,7 +89,7 @@ def _read(
     """The row of the query: False where SQLite cannot read it, None where there is none between the two numbers."""
     try:
         found = db.execute(query, between).fetchone()
-    except (sqlite3.Error, MemoryError, OverflowError) as error:
+    except DATABASE_ERRORS as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise SpoolInUseError("The damaged spool is in use by another process. Nothing was taken over.") from error
         return False

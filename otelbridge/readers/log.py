@@ -398,7 +398,7 @@ class LogReader:
                     time_ns = (_iso_second(second) or 0) * SECOND_NS + int(fraction.ljust(9, b"0"))
                 # A third of what Row(…) costs.
                 add(new(Row, (time_ns, threads[thread], event, raw, 1, None)))
-                if time_ns > last_ns:
+                if time_ns > last_ns:  # noqa: PLR1730  # a call for each row
                     last_ns = time_ns
             elif name in known and name not in self._sums:
                 seen[name] += 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from otelbridge import report
@@ -13,9 +14,10 @@ from otelbridge.engine.shifts import Shifts
 from otelbridge.readers.formats import FORMATS
 from otelbridge.records import SECOND_NS, Attributes
 from otelbridge.service.alive import Qemu, is_running, qemu_of
-from otelbridge.service.joining import joined_of, plain_joined
 from otelbridge.service.streams import Kind, Output, Stream
+from otelbridge.service.trails import joined_of, plain_joined
 
+_log = logging.getLogger(__name__)
 _RUNNING, _SETTLED, _PAUSED, _ENDED = range(4)
 
 SETTLE_S = 1.0
@@ -245,7 +247,7 @@ class Flow:
             self._done.clear()
         else:
             self._done.append(data.decode("latin-1"))
-        self.stream.feed(data)
+        self._guarded(lambda: self.stream.feed(data))
         self._took()
 
     def _step(self, step: Step) -> None:
@@ -257,11 +259,26 @@ class Flow:
     def _do(self, step: Step) -> None:
         stream = self.stream
         if isinstance(step, str):
-            stream.feed(step.encode("latin-1"))
+            self._guarded(lambda: stream.feed(step.encode("latin-1")))
         elif step[0] == "release":
-            stream.release(*joined_of(*step[1:]))
+            self._guarded(lambda: stream.release(*joined_of(*step[1:])))
         else:
-            {"cut": stream.cut, "settle": stream.settle, "pause": stream.pause, "end": stream.end}[step[0]]()
+            acts = {"cut": stream.cut, "settle": stream.settle, "pause": stream.pause, "end": stream.end}
+            self._guarded(acts[step[0]])
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do it; a bug that one input brings to light must not end what is done for all others, again with each start."""
+        try:
+            act()
+        except Exception:  # noqa: BLE001  # whatever it is
+            _log.exception(
+                "%s: a bug in otelbridge; what was open in it and what came just now is lost, what comes next begins anew. "
+                "Please report it with these lines.",
+                self.path,
+            )
+            self._ended = self.counts
+            self._ended["failed"] += 1
+            self.stream = Stream(self._kind, self.path, self._attributes)
 
     def _begin_again(self) -> None:
         if not self.stream.starts_anew:
@@ -337,6 +354,7 @@ class Flow:
             bytes=self.stream.bytes, bytes_refused=self.stream.bytes_unread, spans=account.finished,
             incomplete=account.incomplete, not_kept=account.not_kept, points=self.stream.points_made,
         )  # fmt: skip
+        counts.update({f"full {table}": number for table, number in self.stream.overflows.items()})
         if self.stream.format:
             counts[FORMATS[self.stream.format].unit] = account.total
         return counts + self._ended

@@ -8,19 +8,18 @@ any other stream has a migration that goes out; where none has, it goes on alone
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from otelbridge.engine import Join
 from otelbridge.engine.fits import SKEW_NS
 from otelbridge.engine.joins import join
 from otelbridge.engine.shifts import Shifts
-from otelbridge.engine.state import link_of, plain_link
 
 if TYPE_CHECKING:
     from otelbridge.service.flows import Flow
 
-LOOK_S = 2.0
-"""The other side has begun so soon, and was read."""
+LOOK_S = 0.3
+"""A source has begun before its destination, so its log tells of it by now, and has been read once more."""
 END_S = 1.0
 """What ends with a migration is written so soon."""
 PATIENCE_S = 60.0
@@ -38,6 +37,11 @@ class Joining:
         self._since_s: dict[str, float] = {}
         self._ended_s: dict[str, float] = {}
         self._joined: set[bytes] = set()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything is held that may go on soon."""
+        return bool(self._since_s)
 
     def look(self, flows: Sequence[Flow], now_s: float) -> list[Flow]:
         """Release what need not be held any longer; those that went on."""
@@ -61,7 +65,7 @@ class Joining:
         if not others or flow.stream.held_rows > MAX_HELD:
             flow.release({}, {})
             return True
-        if not (flow.is_silent(now_s) or (flow.stream.held_has_ended and flow.idle_s(now_s) >= END_S)):
+        if not (flow.is_silent(now_s) or (flow.idle_s(now_s) >= END_S and flow.stream.held_has_ended)):
             return False
         ended_s = now_s - self._ended_s.setdefault(flow.path, now_s)
         if ended_s < PATIENCE_S and any(_is_under_way(other, begin_ns) for other in others):
@@ -92,30 +96,3 @@ def _goes_out_near(flow: Flow, begin_ns: int) -> bool:
 
 def _is_under_way(flow: Flow, begin_ns: int) -> bool:
     return any(abs(begun_ns - begin_ns) <= SKEW_NS and not has_ended for begun_ns, has_ended in flow.stream.outgoing)
-
-
-def plain_joined(joins: Mapping[bytes, Join], shifts: Mapping[int, Shifts]) -> list[Any]:
-    """Both as plain data."""
-    plain_joins = [
-        [
-            root.hex(), one.trace_id.hex(), one.parent_id.hex(), one.parent_start_ns,
-            [
-                [rule, list(key), [link and plain_link(link) for link in links]]
-                for rule, by_key in one.links.items()
-                for key, links in by_key.items()
-            ],
-        ]
-        for root, one in joins.items()
-    ]  # fmt: skip
-    return [plain_joins, [[number, one.plain()] for number, one in shifts.items()]]
-
-
-def joined_of(joins: Sequence[Any], shifts: Sequence[Any]) -> tuple[dict[bytes, Join], dict[int, Shifts]]:
-    """What `plain_joined` was made of."""
-    found: dict[bytes, Join] = {}
-    for root, trace, parent, start_ns, plain_links in joins:
-        links: dict[str, dict[Any, Any]] = {}
-        for rule, key, targets in plain_links:
-            links.setdefault(rule, {})[tuple(key)] = [target and link_of(target) for target in targets]
-        found[bytes.fromhex(root)] = Join(bytes.fromhex(trace), bytes.fromhex(parent), start_ns, links)
-    return found, {number: Shifts.of_plain(plain) for number, plain in shifts}

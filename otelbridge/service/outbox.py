@@ -24,8 +24,8 @@ from otelbridge.otlp.outbox import DATABASE, Change, Entry, Kept, Outbox
 from otelbridge.otlp.salvage import salvage
 from otelbridge.records import SECOND_NS, Request, Signal
 
-Count = Callable[[str, int, Mapping[str, str]], None]
-"""Takes the name of a counter of stats.py, how much to add, and attributes."""
+Count = Callable[[str, float, Mapping[str, str]], None]
+"""Takes the name of a counter of stats.py, how much to add (or to record, where it is a histogram), and attributes."""
 Route = tuple[str, Signal]
 
 MEMORY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -140,7 +140,7 @@ class _Unwritten:
         return Change(self.states, self.requests, self.removed)
 
 
-def _ignore(_name: str, _number: int, _attributes: Mapping[str, str]) -> None: ...
+def _ignore(_name: str, _number: float, _attributes: Mapping[str, str]) -> None: ...
 
 
 class ServiceOutbox:
@@ -529,6 +529,8 @@ class ServiceOutbox:
         Raises:
             SpoolError: That cannot be done now.
         """
+        if os.path.isdir(self._path):  # noqa: PTH112  # says no where it may not look
+            self._unreadable = f"{self._path}: this is a folder; a file was expected."
         if self._unreadable:
             self._begin_anew()
         _finish_renaming(self._folder)
@@ -695,7 +697,7 @@ def _set_aside(database: Path, now: datetime) -> Path:
         origin = database.with_name(database.name + end)
         if origin.exists():
             origin.rename(aside.with_name(aside.name + end))
-    before = sorted(path for path in database.parent.glob(f"{_ASIDE}*") if path.name.endswith("Z"))
+    before = sorted(path for path in database.parent.glob(f"{_ASIDE}*") if path.name.endswith("Z") and path.is_file())
     for path in before[:-SET_ASIDE_KEPT]:
         _delete(path)
     return aside

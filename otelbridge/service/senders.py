@@ -283,11 +283,13 @@ class _Lane:
             with self._tls.sender() as sender:
                 verdict: Verdict = Retry(self._tls.problem) if sender is None else sender.send(request)
         finally:
+            took_s = time.monotonic() - begin_s
             with self._changed:
                 self._sending -= 1
+        self._count("latency", took_s)
         if isinstance(verdict, Accepted):
             with self._changed:
-                self._status.latency_s = time.monotonic() - begin_s
+                self._status.latency_s = took_s
         return verdict
 
     # --- what came of it --------------------------------------------------------------------------------
@@ -359,7 +361,7 @@ class _Lane:
             self._refusal_told_s, times, self._refusals_untold = now_s, self._refusals_untold, 0
         _log.warning("%s %s. times=%d", self._name, words, times)
 
-    def _count(self, what: str, number: int, **attributes: str) -> None:
+    def _count(self, what: str, number: float, **attributes: str) -> None:
         if number:
             own = {"destination": self._name, "signal": str(self._signal)}
             self._counters(f"otelbridge.export.{what}", number, {**own, **attributes})

@@ -23,7 +23,9 @@ from otelbridge.service.outbox import ServiceOutbox
 from otelbridge.service.senders import Senders, secrets_of
 from otelbridge.service.service import Service
 from otelbridge.service.telemetry import SelfTelemetry
+from otelbridge.stats import STATS
 
+HISTOGRAMS = frozenset(stat.name for stat in STATS if stat.kind == "histogram")
 WATCH_S = 2.0
 """How often the files of the configuration are looked at for a change."""
 _STATUS_S = 10.0
@@ -85,8 +87,8 @@ def serve(config: ServiceConfig, load: Callable[[], ServiceConfig], env: Mapping
         log.hide(_secrets(config))
         counters = Counters(str(uuid.uuid4()), time.time_ns())
 
-        def count(name: str, number: int, by: Mapping[str, str]) -> None:
-            counters.add(name, number, **by)
+        def count(name: str, number: float, by: Mapping[str, str]) -> None:
+            (counters.record if name in HISTOGRAMS else counters.add)(name, number, **by)
 
         outbox = ServiceOutbox(
             config.outbox.folder,

@@ -34,6 +34,7 @@ _BLOCK_BYTES = 1 << 18
 _LAST_S = 0.5
 """Left of the grace for what is under way."""
 _LOOK_S = 0.02
+_SHORT_S = 0.1
 _WAIT_S = 0.5
 """Reading costs by the block, not by the byte: twice in the time of a commit is often enough."""
 _FORGET_S = 60.0
@@ -48,11 +49,12 @@ COUNTED = {
     "incomplete": "otelbridge.engine.spans_incomplete",
     "not_kept": "otelbridge.engine.spans_not_kept",
     "points": "otelbridge.engine.points_made",
-    "overflowed": "otelbridge.engine.tables_overflowed",
     "ends": "otelbridge.engine.streams_ended",
+    "failed": "otelbridge.engine.streams_failed",
     **{stat.bucket: stat.name for stat in STATS if stat.bucket},
 }
 """The counter of each sum that a flow gives."""
+_FULL = "full "
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +79,7 @@ class Service:
         now_s = time.monotonic()
         self._inputs = Inputs(config, kinds_of(config), states, now_s)
         self._joining = Joining()
-        self._builder = RequestBuilder()
+        self._builder = RequestBuilder(config.max_streams)
         self._requests: list[tuple[str, Request]] = []
         self._gone: dict[str, bytes | None] = dict.fromkeys(self._inputs.forgotten)
         for output in self._inputs.left:
@@ -88,7 +90,7 @@ class Service:
         self._started_s = self._scanned_s = now_s
         # What was written while it was down is read and committed at once.
         self._committed_s = self._gauged_s = -math.inf
-        self._is_full = False
+        self._is_full = self._needs_room = False
         self._counters_kept = b""
 
     # --- the loop -----------------------------------------------------------------------------------
@@ -100,7 +102,9 @@ class Service:
             busy = self._work(now_s)
         if not busy:
             # Right after a commit was due: what was read just before it waits for no other.
-            wait_s = min(_WAIT_S, max(0.0, self._committed_s + COMMIT_S - time.monotonic()))
+            wait_s = min(
+                _SHORT_S if self._joining.is_waiting else _WAIT_S, max(0.0, self._committed_s + COMMIT_S - time.monotonic())
+            )
             readable, _, _ = select.select([self._wake], [], [], wait_s)
             if readable:
                 os.read(self._wake, 4096)
@@ -120,7 +124,8 @@ class Service:
         for flow in self._joining.look(flows, now_s):
             self._collect(flow)
         for flow in flows:
-            if flow.rest(now_s):
+            # What is not read is not silent.
+            if self._may_read(flow) and flow.rest(now_s):
                 self._collect(flow)
         if self._requests or now_s - self._committed_s >= COMMIT_S:
             self.commit()
@@ -131,13 +136,17 @@ class Service:
         self._is_full = self._full()
         more = False
         for flow in self._inputs.flows.values():
-            if self._is_full and not flow.source.at_risk:
+            if not self._may_read(flow):
                 continue
             size = flow.read(_BLOCK_BYTES, now_s)
             if size:
+                self._needs_room = self._needs_room or self._is_full
                 more = more or size == _BLOCK_BYTES
                 self._collect(flow)
         return more
+
+    def _may_read(self, flow: Flow) -> bool:
+        return not self._is_full or flow.source.at_risk
 
     def _full(self) -> bool:
         """Whether reading must wait for the outbox."""
@@ -194,7 +203,7 @@ class Service:
         With `whole` nothing has to be done again to go on from there, so other rules can.
         """
         self._committed_s = time.monotonic()
-        self._hand(self._builder.flush())
+        self._hand(self._builder.flush_together())
         for path, flow in self._inputs.flows.items():
             if flow.is_dirty:
                 self._count(path, flow)
@@ -210,11 +219,11 @@ class Service:
         if not states and not self._requests:
             self._outbox.commit({}, [])
             return
-        if self._is_full and self._requests:
+        if self._needs_room and self._requests:
             # What was read all the same would have vanished: the oldest makes room for it.
             self._outbox.make_room(sum(len(request.body) for _, request in self._requests))
         self._outbox.commit(states, self._requests)
-        self._requests, self._gone = [], {}
+        self._requests, self._gone, self._needs_room = [], {}, False
 
     def _count(self, path: str, flow: Flow) -> None:
         """Add what is new of a stream's accounting to the counters."""
@@ -224,6 +233,8 @@ class Service:
         for bucket, number in new.items():
             if (name := COUNTED.get(bucket)) is not None:
                 self._counters.add(name, number)
+            elif bucket.startswith(_FULL):
+                self._counters.add("otelbridge.engine.tables_overflowed", number, table=bucket.removeprefix(_FULL))
 
     def _forget(self, now_s: float) -> None:
         """Let go of what is away for good."""

@@ -115,6 +115,16 @@ class Stream:
         return self._open.ended_points + sum(engine.points_made for engine in self._open.reading.engines.values())
 
     @property
+    def overflows(self) -> Counter[str]:
+        """How often a table was full, by its name."""
+        found: Counter[str] = Counter()
+        if self._open:
+            found["migrations"] = int(self._open.trail.has_overflowed)
+            for engine in self._open.reading.engines.values():
+                found.update(engine.overflows)
+        return found
+
+    @property
     def last_ns(self) -> int | None:
         """The time of the last event, UTC."""
         return max((a.last_ns for a in self.accounting if a.last_ns is not None), default=None)
@@ -309,7 +319,7 @@ class _Opened:
         self.reader: Reader = reader_of(
             trace.format, kind.told, times, plan._replace(rows=rows), self.sums.decode, self._declared
         )
-        self.trail = Trail([machine.id for machine in kind.mapping.machines])
+        self.trail = Trail([machine.id for machine in kind.mapping.machines], decoder_of(trace, kind.told, ARGUMENTS).decode)
         self.joins: dict[bytes, Join] = {}
         self.shifts: dict[int, Shifts] = {}
         self.resources: dict[int, Resource] = {}
@@ -371,7 +381,7 @@ class _Opened:
             whole=not any(has_holes(engine.accounting.buckets) for engine in engines),
             steady=not any(engine.late for engine in engines),
         )
-        return self.trail.migrations(first, log, decoder_of(self.trace, self._kind.told, ARGUMENTS).decode)
+        return self.trail.migrations(first, log)
 
     def take(self) -> list[Output]:
         """What came out since the last call, of each process."""
@@ -397,6 +407,7 @@ class _Opened:
         last_ns = max(reading.seen_ns.values(), default=0)
         for number in [n for n, seen_ns in reading.seen_ns.items() if n and last_ns - seen_ns > self._kind.idle_ns]:
             engine, resource = reading.let_go(number), self.resources.pop(number)
+            self.trail.let_go(number)
             self.resolutions.pop(number)
             engine.finish()
             self._last_words.append((resource, engine.take_spans(), engine.take_points()))

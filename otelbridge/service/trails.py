@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from otelbridge.engine import LinkIndex
+from otelbridge.engine import Join, LinkIndex
 from otelbridge.engine.clocks import ARGUMENTS, Listener
 from otelbridge.engine.fits import Log, Seen, seen
-from otelbridge.engine.order import plain_row, row_of
-from otelbridge.engine.state import plain_span, span_of
-from otelbridge.records import FinishedSpan, Row, Value
+from otelbridge.engine.shifts import Shifts
+from otelbridge.engine.state import link_of, plain_link, plain_span, span_of
+from otelbridge.records import SECOND_NS, FinishedSpan, Row, Value
 
-MAX_ROWS = 200_000
-"""Rows that tell of messages between hosts; a migration has some hundreds, in postcopy one for each page."""
+MAX_HEARD = 20_000
+"""Ends of messages between hosts; a migration has some hundreds a minute, in postcopy one for each page."""
+REMEMBER_NS = 60 * SECOND_NS
+"""The other side of a migration that has ended so long ago will not come any more."""
+_BEFORE_NS = SECOND_NS
 
 
 class Trail:
@@ -22,14 +25,16 @@ class Trail:
 
     Args:
         machines: The names of root spans.
+        decode: Gives the arguments of an event as clocks.ARGUMENTS has them.
     """
 
-    def __init__(self, machines: Collection[str]) -> None:
-        self._machines = machines
-        self._rows: list[tuple[int, Row]] = []
+    def __init__(self, machines: Collection[str], decode: Callable[[str, bytes], Sequence[Value | None] | None]) -> None:
+        self._machines, self._listener = machines, Listener(decode)
+        self._decode = decode
         self._roots: dict[int, list[FinishedSpan]] = {}
         self._indexes: dict[int, LinkIndex] = {}
-        self._overflowed = False
+        self.has_overflowed = False
+        """Whether there were too many messages, so that nothing can be said of the migration that they are of."""
 
     def index(self, number: int) -> LinkIndex:
         """What the engine of a process fills."""
@@ -37,16 +42,32 @@ class Trail:
 
     def hear(self, number: int, rows: Sequence[Row]) -> None:
         """Take note of rows of a process."""
-        self._rows += [(number, row) for row in rows if row.event in ARGUMENTS]
-        if len(self._rows) > MAX_ROWS:
-            self._rows.clear()
-            self._overflowed = True
+        for row in rows:
+            if row.event in ARGUMENTS:
+                self._listener.hear(row, number)
+        if self._listener.heard > MAX_HEARD:
+            self._listener = Listener(self._decode)
+            self.has_overflowed = True
 
     def saw(self, number: int, spans: Sequence[FinishedSpan]) -> None:
         """Take note of the roots among the spans of a process."""
         for span in spans:
             if span.name in self._machines:
-                self._roots.setdefault(number, []).append(span)
+                self._ended(number, span)
+
+    def _ended(self, number: int, root: FinishedSpan) -> None:
+        """A migration has ended; what ended long before it is forgotten."""
+        if self.has_overflowed:
+            self.forget()
+            return
+        roots = [*self._roots.get(number, ()), root]
+        kept = self._roots[number] = [one for one in roots if one.end_ns >= root.end_ns - REMEMBER_NS]
+        for old in roots:
+            if old not in kept:
+                self._indexes[number].offered.pop(old.span_id, None)
+                self._indexes[number].asked.pop(old.span_id, None)
+        if len(kept) < len(roots):
+            self._listener.forget(number, min(one.start_ns for one in kept) - _BEFORE_NS)
 
     def begins(self) -> list[int]:
         """When the sources' migrations that have ended began."""
@@ -57,44 +78,46 @@ class Trail:
             if ("qemu.migration.role", "source") in root.attributes
         ]
 
-    def migrations(self, first: int, log: Log, decode: Callable[[str, bytes], Sequence[Value | None] | None]) -> list[Seen]:
+    def migrations(self, first: int, log: Log) -> list[Seen]:
         """The migrations that have ended. Processes are streams of their own, numbered from `first`."""
-        if self._overflowed:
+        if self.has_overflowed:
             return []
-        listener = Listener(decode)
-        for number, row in self._rows:
-            listener.hear(row, number)
-        log = log._replace(whole=log.whole and not listener.unread)
+        log = log._replace(whole=log.whole and not self._listener.unread)
         return [
             one
             for number, roots in self._roots.items()
             for machine in self._machines
-            for one in seen(first + number, log, roots, machine, self.index(number), listener, number)
+            for one in seen(first + number, log, roots, machine, self.index(number), self._listener, number)
         ]
 
     def forget(self) -> None:
         """Nothing of it is asked for any more."""
-        self._rows.clear()
+        self._listener = Listener(self._decode)
         self._roots.clear()
-        self._overflowed = False
+        self.has_overflowed = False
         for index in self._indexes.values():
             index.offered.clear()
             index.asked.clear()
 
+    def let_go(self, number: int) -> None:
+        """A process has ended."""
+        self._roots.pop(number, None)
+        self._indexes.pop(number, None)
+
     def snapshot(self) -> dict[str, Any]:
         """The state as plain data."""
         return {
-            "rows": [[number, plain_row(row)] for number, row in self._rows],
+            "heard": self._listener.snapshot(),
             "roots": [[number, [plain_span(root) for root in roots]] for number, roots in self._roots.items()],
             "indexes": [[number, _plain_index(index)] for number, index in self._indexes.items()],
-            "overflowed": self._overflowed,
+            "overflowed": self.has_overflowed,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `snapshot`."""
-        self._rows = [(number, row_of(plain)) for number, plain in state["rows"]]
+        self._listener.restore(state["heard"])
         self._roots = {number: [span_of(plain) for plain in roots] for number, roots in state["roots"]}
-        self._overflowed = state["overflowed"]
+        self.has_overflowed = state["overflowed"]
         for number, plain in state["indexes"]:
             _fill(self.index(number), plain)
 
@@ -122,3 +145,30 @@ def _fill(index: LinkIndex, plain: Mapping[str, Any]) -> None:
         by_key[tuple(key)] = [bytes.fromhex(identity) for identity in ids]
     for root, rule, key, number in plain["asked"]:
         index.asked.setdefault(bytes.fromhex(root), {}).setdefault(rule, Counter())[tuple(key)] = number
+
+
+def plain_joined(joins: Mapping[bytes, Join], shifts: Mapping[int, Shifts]) -> list[Any]:
+    """Both as plain data."""
+    plain_joins = [
+        [
+            root.hex(), one.trace_id.hex(), one.parent_id.hex(), one.parent_start_ns,
+            [
+                [rule, list(key), [link and plain_link(link) for link in links]]
+                for rule, by_key in one.links.items()
+                for key, links in by_key.items()
+            ],
+        ]
+        for root, one in joins.items()
+    ]  # fmt: skip
+    return [plain_joins, [[number, one.plain()] for number, one in shifts.items()]]
+
+
+def joined_of(joins: Sequence[Any], shifts: Sequence[Any]) -> tuple[dict[bytes, Join], dict[int, Shifts]]:
+    """What `plain_joined` was made of."""
+    found: dict[bytes, Join] = {}
+    for root, trace, parent, start_ns, plain_links in joins:
+        links: dict[str, dict[Any, Any]] = {}
+        for rule, key, targets in plain_links:
+            links.setdefault(rule, {})[tuple(key)] = [target and link_of(target) for target in targets]
+        found[bytes.fromhex(root)] = Join(bytes.fromhex(trace), bytes.fromhex(parent), start_ns, links)
+    return found, {number: Shifts.of_plain(plain) for number, plain in shifts}

@@ -106,6 +106,33 @@ histogram_points = st.builds(
 points = number_points | histogram_points
 
 
+# --- the short ways of JSON -------------------------------------------------------------------------
+
+ordinary_spans = st.builds(
+    lambda span, times_ns: span._replace(
+        start_ns=min(times_ns), end_ns=max(times_ns), events=(), links=(), status=UNSET, message="", dropped_events=0,
+        dropped_attributes=0,
+    ),
+    spans,
+    st.tuples(times, times),
+)  # fmt: skip
+ordinary_points = st.builds(
+    lambda point, times_ns: point._replace(start_ns=min(times_ns), time_ns=max(times_ns)), points, st.tuples(times, times)
+)
+
+
+@given(ordinary_spans | spans)
+def test_the_short_way_of_a_span_is_the_same_text(span: FinishedSpan) -> None:
+    assert json_lines.span_text(span) == json_lines.any_span_text(span)
+    # From the second time on its attributes are known.
+    assert json_lines.span_text(span) == json_lines.any_span_text(span)
+
+
+@given(ordinary_points | points)
+def test_the_short_way_of_a_point_is_the_same_text(point: MetricPoint) -> None:
+    assert json_lines.point_text(point) == json_lines.any_point_text(point)
+
+
 # --- the same through the generated classes -----------------------------------------------------------
 
 

@@ -214,3 +214,30 @@ def test_damaged_bytes_are_a_problem_of_the_spool(act: Any) -> None:
     body = encode_spans(SOURCE, [span(1), span(2)])
     with pytest.raises(SpoolError, match=r"traces, \d+ bytes and 2 items, is not OTLP protobuf"):
         act(Request("traces", body[:-3], 2))
+
+
+def together(added: Sequence[tuple[Resource, Sequence[MetricPoint]]]) -> list[Request]:
+    builder = RequestBuilder(max_drafts=100)
+    for resource, points in added:
+        assert builder.add_points(resource, points) == []
+    return builder.flush_together()
+
+
+def test_resources_share_requests_within_the_bounds() -> None:
+    hosts = [Resource((("host.name", str(n)),)) for n in range(40)]
+    requests = together([(host, [point(n * 10 * SECOND, n)]) for n, host in enumerate(hosts)])
+    messages = [ExportMetricsServiceRequest.FromString(request.body) for request in requests]
+    # 0 s to 60 s, 70 s to 130 s, ...
+    assert [len(message.resource_metrics) for message in messages] == [7, 7, 7, 7, 7, 5]
+    assert [request.items for request in requests] == [7, 7, 7, 7, 7, 5]
+    found = [r.resource.attributes[0].value.string_value for message in messages for r in message.resource_metrics]
+    assert found == [str(n) for n in range(40)]
+
+
+def test_requests_of_several_resources_stay_within_bytes_and_items() -> None:
+    hosts = [Resource((("host.name", str(n)),)) for n in range(8)]
+    large = together([(host, [point(1, size=MIB // 3)]) for host in hosts])
+    assert [request.items for request in large] == [2, 2, 2, 2]
+    assert all(len(request.body) <= MIB for request in large)
+    many = together([(host, [point(time) for time in range(1, 1001)]) for host in hosts])
+    assert [request.items for request in many] == [2000] * 4

@@ -68,13 +68,13 @@ class Counts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.all: list[tuple[str, int, Mapping[str, str]]] = []
+        self.all: list[tuple[str, float, Mapping[str, str]]] = []
 
-    def __call__(self, name: str, number: int, attributes: Mapping[str, str]) -> None:
+    def __call__(self, name: str, number: float, attributes: Mapping[str, str]) -> None:
         with self._lock:
             self.all.append((name, number, attributes))
 
-    def __getitem__(self, name: str) -> int:
+    def __getitem__(self, name: str) -> float:
         with self._lock:
             return sum(number for found, number, _ in self.all if found == f"otelbridge.{name}")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from otelbridge.service.arguments import environment_destinations
 from otelbridge.service.config import (
     HealthConfig,
     InputConfig,
@@ -17,7 +16,8 @@ from otelbridge.service.config import (
     ServiceConfig,
     TelemetryConfig,
 )
-from otelbridge.service.parse import load_config
+from otelbridge.service.config.arguments import environment_destinations
+from otelbridge.service.config.parse import load_config
 
 HEAD = "version: 1\ninputs: [{files: /a.log}]\n"
 ENV = {"HOME": "/home/someone"}

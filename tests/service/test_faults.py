@@ -232,7 +232,8 @@ def test_partial_success_is_counted_and_never_sent_again(receiver: Receiver, pro
     with rig(tmp_path, destination(address(receiver, protocol))) as built:
         built.put(traces(1), points(1))
         built.drained()
-        eventually(lambda: built.counts["export.points_rejected"])
+        eventually(lambda: built.counts["export.points_rejected"] and built.counts["export.spans_delivered"])
+        eventually(lambda: built.status().rejected)
         assert len(receiver.attempts) == 2
         assert built.counts.by("export.spans_rejected", "reason") == {"partial_success": 2}
         assert built.counts.by("export.points_rejected", "reason") == {"partial_success": 3}

@@ -1,0 +1,154 @@
+"""The files of an input's patterns, each followed as it grows and rotates. Bytes only: no format is known here."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from otelbridge.service.follow.followed import FollowedFile, Piece, status
+from otelbridge.service.follow.parts import unreadable
+from otelbridge.service.follow.patterns import Pattern, excluded
+from otelbridge.service.follow.rotation import is_packed, rotated_from
+
+__all__ = ["Files", "FollowedFile", "Piece"]
+
+OPEN_LIMIT = 200
+_REST_AFTER_S = 10.0
+
+
+class Files:
+    """The files of one input's patterns. Rotated parts of a path that a pattern names are no streams of their own.
+
+    Args:
+        patterns: Patterns of paths.
+        exclude: Patterns of paths that are left out; one without a slash is compared with names.
+        start: Where a file is begun that was never seen and is there at the first look.
+        saved: A position for each path that was followed before.
+        first_look: False if this is not the first look at these patterns: then all new files are read from their beginning.
+        clock: Seconds of a clock that never goes back.
+
+    Attributes:
+        streams: By path, absolute. Those whose path is away stay until `forget`.
+        problems: What the last scan could not look at, in words.
+    """
+
+    def __init__(
+        self,
+        patterns: Iterable[str],
+        exclude: Iterable[str],
+        start: Literal["start", "end"],
+        saved: Mapping[str, Mapping[str, Any]],
+        *,
+        first_look: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._patterns = [Pattern(text) for text in patterns]
+        self._exclude = tuple(exclude)
+        self._at_end = start == "end" and first_look
+        self._clock = clock
+        self._streams: dict[str, FollowedFile] = {
+            path: FollowedFile(path, clock, position) for path, position in saved.items() if self._names(path)
+        }
+        self.streams: Mapping[str, FollowedFile] = self._streams
+        self.problems: list[str] = []
+
+    def scan(self) -> None:
+        """Look for new files, and at those that are known: to be called about once a second."""
+        folders = _Folders()
+        paths = {path for pattern in self._patterns for path in pattern.paths(folders.names)}
+        notes = self._look_at_new(sorted(paths - self._streams.keys()))
+        for path, stream in self._streams.items():
+            stream.look(status(path))
+        self._at_end = False
+        self.problems = folders.problems + notes
+        self._rest()
+
+    def forget(self, path: str) -> None:
+        """Let go of a stream. If its path is there, or comes back, it is a new file."""
+        stream = self._streams.pop(path, None)
+        if stream is not None:
+            stream.close()
+
+    def close(self) -> None:
+        """Let go of all streams, whose positions can still be asked for."""
+        for stream in self._streams.values():
+            stream.close()
+
+    def _names(self, path: str) -> bool:
+        return any(pattern.matches(path) for pattern in self._patterns) and not self._is_left_out(path)
+
+    def _is_left_out(self, path: str) -> bool:
+        return any(excluded(path, pattern) for pattern in self._exclude)
+
+    def _look_at_new(self, paths: Sequence[str]) -> list[str]:
+        """Begin the files among these paths. The result says what is left out and why."""
+        notes = []
+        for path in paths:
+            base = self._base(path)
+            if self._is_left_out(path) or (base and base in self._streams):
+                continue
+            found = status(path)
+            if isinstance(found, FileNotFoundError | NotADirectoryError):
+                continue
+            if isinstance(found, OSError):
+                notes.append(unreadable(path, found))
+            elif not stat.S_ISREG(found.st_mode):
+                continue
+            elif base:
+                notes += [] if os.path.lexists(base) else [_without_base(path, base)]
+            elif is_packed(path):
+                notes.append(
+                    f"'{path}' is compressed, so it does not grow and is not followed; read it with `otelbridge convert`."
+                )
+            else:
+                self._streams[path] = FollowedFile(path, self._clock, at_end=self._at_end)
+        return notes
+
+    def _base(self, path: str) -> str:
+        """The followed path that this one is a rotated part of, empty if it is none."""
+        folder, _, name = path.rpartition("/")
+        base = rotated_from(name)
+        return f"{folder}/{base}" if base and self._names(f"{folder}/{base}") else ""
+
+    def _rest(self) -> None:
+        """Close the descriptors of files that have been idle longest, where many are open."""
+        opened = [stream for stream in self._streams.values() if stream.is_open]
+        if len(opened) <= OPEN_LIMIT:
+            return
+        opened.sort(key=lambda stream: stream.idle_s)
+        for stream in opened[OPEN_LIMIT:]:
+            if stream.idle_s > _REST_AFTER_S:
+                stream.rest()
+
+
+def _without_base(path: str, base: str) -> str:
+    return (
+        f"'{path}' is named like a rotated part of '{base}', which is not there: it is read only as a part of that one. "
+        "If it is a log of its own, name it by a pattern that does not fit the other name."
+    )
+
+
+class _Folders:
+    """The folders of one scan, each listed once."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._names: dict[str, list[str]] = {}
+
+    def names(self, folder: str) -> list[str]:
+        if folder not in self._names:
+            self._names[folder] = self._listed(folder)
+        return self._names[folder]
+
+    def _listed(self, folder: str) -> list[str]:
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entry.name for entry in entries)
+        except NotADirectoryError:
+            return []
+        except OSError as error:
+            self.problems.append(unreadable(folder, error))
+            return []
