@@ -186,7 +186,7 @@ class _FileReader(TableReader):
         """All of an input beside what is read."""
         nodes = self.nodes
         read = {
-            "exclude": lambda node: tuple(self.patterns(node, "a pattern")),
+            "exclude": lambda node: tuple(self.patterns(node, "a pattern", names=True)),
             "journal": lambda node: self.path(node, "a folder"),
             "format": lambda node: nodes.choice(node, keys.FORMATS, "'format'"),
             "from": lambda node: nodes.choice(node, ("start", "end"), "'from'"),
@@ -248,12 +248,13 @@ class _FileReader(TableReader):
                 self.check_readable(one, path)
                 yield path
 
-    def patterns(self, node: Node, what: str) -> Iterator[str]:
-        """Patterns of absolute paths."""
+    def patterns(self, node: Node, what: str, *, names: bool = False) -> Iterator[str]:
+        """Patterns of absolute paths; with `names` one without a slash is a pattern of names in any folder."""
         for one in self.nodes.some(node, what):
             text = self.word(one, what)
             if text:
-                yield text if text.startswith("/") else os.path.join(glob.escape(str(self.folder)), text)  # noqa: PTH118  # no path yet
+                bare = text.startswith("/") or (names and "/" not in text)
+                yield text if bare else os.path.join(glob.escape(str(self.folder)), text)  # noqa: PTH118  # no path yet
 
     def _attributes(self, node: Node | None, what: str) -> Attributes:
         found = []
