@@ -82,7 +82,8 @@ shutdown: {grace: 0s}
     )
     assert found.inputs == (
         InputConfig(
-            "files", (f"{tmp_path}/logs/*.log", "/var/log/b.log"), exclude=(f"{tmp_path}/old/*", "*-rescue.log"), format="log", start="end",
+            "files", (f"{tmp_path}/logs/*.log", "/var/log/b.log"), exclude=(f"{tmp_path}/old/*", "*-rescue.log"),
+            format="log", start="end",
             role="destination", name="<namespace>_<vmi>.log",
             attributes=(("deployment.environment.name", "production"), ("answer", "42"), ("on", "off")),
             idle_timeout_ns=3_600_000_000_000, qemu_version="7.2.0", clock=tmp_path / "clock.json",
