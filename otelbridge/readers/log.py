@@ -371,7 +371,11 @@ class LogReader:
         found = _scanner(form, self._hot, strict=strict).findall(data, start, end)
         hot = dict.fromkeys([name for _, name in self._hot], total - len(found))
         if len(hot) > 1:
-            hot = {name: data.count(_BEFORE_NAME[form] + name + b" ", start, end) for name in hot}
+            sign = _BEFORE_NAME[form]
+            hot = {name: data.count(sign + name + b" ", start, end) for name in hot}
+            # Found lines without a blank behind the name; so that names within texts make the sum too large, and never right.
+            for name in {line[3] for line in found if not line[4]} & hot.keys():
+                hot[name] += data.count(sign + name + b"\n", start, end + 1)
             for line in found:
                 if line[3] in hot:
                     hot[line[3]] -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -261,6 +262,33 @@ def test_no_bytes_at_all_make_the_reader_fail_or_lose_a_line(data: bytes) -> Non
     assert read(data, bytewise, assume_start_ns=T0 * SECOND_NS) == found
 
 
+def random_log(chance: random.Random) -> bytes:
+    """A log of some pieces: mostly one event again and again, as in a real one, and seldom anything odd."""
+    stamp, thread = chance.choice((thread_stamp, iso_stamp)), chance.choice((7, 19625, 9999999999))
+    pieces = [BEGIN, *HOT[: chance.randrange(3)]]
+    for _ in range(chance.randrange(7)):
+        step_us, text = int(chance.choice(STEPS_S) * 1e6), chance.choice(TEXTS)
+        kind = chance.random()
+        if kind < 0.7:
+            pieces.append(Piece(chance.choice((1, 1, 2, 5, 40, 90)), step_us, thread, text, "plain"))
+        elif kind < 0.8:
+            pieces.append(Piece(1, step_us, 19630, text, "plain"))
+        elif kind < 0.9:
+            pieces.append(Piece(1, step_us, thread, text, chance.choice(ODDITIES)))
+        else:
+            pieces.append(Piece(1, 0, 0, chance.choice(FOREIGN), "unstamped"))
+    return built(stamp, pieces, end=chance.choice((b"\n", b"\n", b"")))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_ten_thousand_logs_give_the_same_by_the_block_and_line_by_line(seed: int) -> None:
+    """The same logs every time, a tenth of them from each seed."""
+    chance = random.Random(seed)  # noqa: S311 - logs, not secrets
+    for number in range(1000):
+        data, size = random_log(chance), chance.choice((100, 1000, 4096, 1 << 16))
+        assert read(data, blockwise(size)) == read(data, kind=LineByLine), f"seed {seed}, log {number}: {data!r}"
+
+
 @pytest.mark.parametrize("stamp", [thread_stamp, iso_stamp])
 def test_a_torn_pair_of_lines_does_not_pass_for_two_whole_ones(stamp: Callable[[int, int], bytes]) -> None:
     """One line holds two events, the next none: the number of stamps is right, the lines are not."""
@@ -274,6 +302,16 @@ def test_a_torn_pair_of_lines_does_not_pass_for_two_whole_ones(stamp: Callable[[
         units.update(batch.units)
     assert +units == {"torn": 1, "not_trace": 1}
     assert read(data) == read(data, kind=LineByLine)
+
+
+def test_an_event_in_the_text_of_another_does_not_make_up_for_one_without_its_blank() -> None:
+    hot = [iso_stamp(T0 * 1_000_000 + i) + HOT[i % 2].text for i in range(1, 200)]
+    odd = [
+        iso_stamp(T0 * 1_000_000 + 300) + text for text in (b"savevm_state_iterate", b"migrate_set_state a Z ram_save_page b")
+    ]
+    reader = LogReader(PLAN, builtin().is_event, decode_sums)
+    found = outcome([*reader.feed(b"\n".join(hot) + b"\n"), *reader.feed(b"\n".join(hot + odd) + b"\n")], [])
+    assert found.windows[0][2] == {"ram_save_page": 2 * 99, "savevm_state_iterate": 2 * 100 + 1}
 
 
 def test_more_names_than_are_remembered_do_no_harm() -> None:
@@ -340,6 +378,16 @@ def test_real_logs_are_read_as_a_simple_parser_reads_them(recordings: Path) -> N
 
 def test_all_real_logs_are_read_as_a_simple_parser_reads_them(shared_recordings: Path) -> None:
     check_real(real_logs(shared_recordings))
+
+
+def test_logs_of_every_kind_give_the_same_by_the_block_and_line_by_line(shared_recordings: Path) -> None:
+    """Those without stamps too, and of a standby that goes on and on."""
+    paths = sorted(path for path in shared_recordings.glob("*/*/*.log*") if "syslog" not in str(path))
+    assert paths
+    for path in paths:
+        data = content(path)
+        expected = read(data, kind=LineByLine, assume_start_ns=T0 * SECOND_NS)
+        assert read(data, blockwise(1 << 16), assume_start_ns=T0 * SECOND_NS) == expected, path
 
 
 def test_a_real_log_byte_by_byte(recordings: Path) -> None:
