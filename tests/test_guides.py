@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from otelbridge.cli import cli
-from otelbridge.service.parse import load_config
+from otelbridge.service.config.parse import load_config
 from otelbridge.stats import STATS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -50,7 +50,7 @@ def doctor_command(folder: Path | None, config: Path | None, qemu: Path | None, 
     # gRPC reads it when it is imported; what it would write to standard error is in its verdicts as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from otelbridge.doctor import Examined, examine  # noqa: PLC0415  # `--help` must not wait for it
-    from otelbridge.service.parse import load_config  # noqa: PLC0415
+    from otelbridge.service.config.parse import load_config  # noqa: PLC0415
 
     if qemu is not None and not (qemu.is_file() and os.access(qemu, os.X_OK)):
         raise UsageError(f"--qemu '{qemu}' is no program that can be run; give the QEMU that runs the machines.")

@@ -72,7 +72,9 @@ def probes_command(  # an argument for each option
 
 def _quotable(binary: Path) -> str:
     """The program's path, as both languages take it."""
-    path = str(binary.resolve())
+    absolute = binary.absolute()
+    # /proc/PID/root leads into a container; resolved it would lead to this host's own root.
+    path = str(absolute if absolute.is_relative_to("/proc") else absolute.resolve())
     strange = sorted(set(path) - _PLAIN)
     if strange:
         raise UsageError(

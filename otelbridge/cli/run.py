@@ -54,12 +54,12 @@ def run_command(files: tuple[str, ...], config: Path | None, check: bool) -> Non
 
 def _configured(files: tuple[str, ...], config: Path | None) -> ServiceConfig:
     if config is None:
-        from otelbridge.service.arguments import config_of_arguments  # noqa: PLC0415  # `--help` must not wait for it
+        from otelbridge.service.config.arguments import config_of_arguments  # noqa: PLC0415  # `--help` must not wait for it
 
         return config_of_arguments(files, os.environ)
     if files:
         raise UsageError(f"'{files[0]}' and --config do not go together; write it into 'inputs' of '{config}'.")
-    from otelbridge.service.parse import load_config  # noqa: PLC0415
+    from otelbridge.service.config.parse import load_config  # noqa: PLC0415
 
     return load_config(config, os.environ)
 
@@ -67,7 +67,7 @@ def _configured(files: tuple[str, ...], config: Path | None) -> ServiceConfig:
 def _check(config: ServiceConfig) -> None:
     """Print what the configuration comes to, if its mappings and its catalogue can be used as well."""
     from otelbridge.mapping import load_with_shipped  # noqa: PLC0415
-    from otelbridge.service.effective import effective  # noqa: PLC0415
+    from otelbridge.service.config.effective import effective  # noqa: PLC0415
 
     load_with_shipped(config.mappings, catalogue_of(config.catalogue))
     tell(effective(config).splitlines())

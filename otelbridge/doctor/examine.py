@@ -17,8 +17,8 @@ from otelbridge.mapping import load_with_shipped
 from otelbridge.mapping.switches import events_to_switch_on
 from otelbridge.otlp import settings
 from otelbridge.records import Signal
-from otelbridge.service.arguments import environment_destinations, state_folder
 from otelbridge.service.config import OutboxConfig, ServiceConfig
+from otelbridge.service.config.arguments import environment_destinations, state_folder
 
 Destinations = Mapping[str, Mapping[Signal, settings.Endpoint]]
 

@@ -7,8 +7,8 @@ import os
 import pwd
 import re
 import stat
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +17,8 @@ from otelbridge.catalogue.hot import COSTLY, hot_events
 from otelbridge.doctor.findings import Finding, named
 from otelbridge.errors import FormatError
 from otelbridge.readers.detect import detect
-from otelbridge.service.patterns import Pattern, excluded
-from otelbridge.service.rotation import in_order, is_packed, rotated_from
+from otelbridge.service.follow.patterns import Pattern, excluded
+from otelbridge.service.follow.rotation import in_order, is_packed, rotated_from
 from otelbridge.view.text import count_text
 
 DEFAULT_FOLDER = Path("/var/log/libvirt/qemu")
@@ -101,7 +101,8 @@ def look_at_folder(folder: Path, is_event: Callable[[str], bool]) -> FolderFacts
     if not os.access(folder, os.X_OK):
         facts.lacking = missing_right(folder, os.X_OK)
         return facts
-    facts.logs = _logs([f"{folder}/{name}" for name in names if name.endswith(".log")], is_event)
+    paths = [f"{folder}/{name}" for name in names if name.endswith(".log")]
+    facts.logs = _logs([path for path in paths if _may_be_file(path)], is_event)
     return facts
 
 
@@ -116,7 +117,7 @@ def look_at_patterns(inputs: Sequence[tuple[Sequence[str], Sequence[str]]], is_e
     for patterns, exclude in inputs:
         found = {path for text in patterns for path in Pattern(text).paths(_names)}
         files |= {path for path in found if not any(excluded(path, pattern) for pattern in exclude)}
-    files = {path for path in files if not rotated_from(Path(path).name) and Path(path).is_file()}
+    files = {path for path in files if not rotated_from(Path(path).name) and _may_be_file(path)}
     sought = [text for patterns, _ in inputs for text in patterns]
     facts = FolderFacts(" and ".join(sought))
     facts.logs = _logs(sorted(files), is_event)
@@ -124,6 +125,16 @@ def look_at_patterns(inputs: Sequence[tuple[Sequence[str], Sequence[str]]], is_e
         folders = [Path(text.partition("*")[0] + "x").parent for text in sought]
         facts.lacking = next((right for folder in folders if (right := missing_right(folder, os.R_OK | os.X_OK))), "")
     return facts
+
+
+def _may_be_file(path: str) -> bool:
+    """Whether it is a file, or cannot be looked at. A pipe would be waited for, and what is in it taken away."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  # paths are texts here
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _names(folder: str) -> list[str]:
@@ -135,14 +146,24 @@ def _names(folder: str) -> list[str]:
 
 def _logs(paths: Sequence[str], is_event: Callable[[str], bool]) -> list[LogFacts]:
     share = max(_LEAST_BYTES, min(_LOG_BYTES, ALL_BYTES // max(1, len(paths))))
-    return [_look_at(Path(path), share, is_event) for path in paths]
+    rotated = {folder: _rotated(folder) for folder in {Path(path).parent for path in paths}}
+    return [_look_at(Path(path), rotated[Path(path).parent][Path(path).name], share, is_event) for path in paths]
 
 
-def _look_at(path: Path, limit_bytes: int, is_event: Callable[[str], bool]) -> LogFacts:
+def _rotated(folder: Path) -> Mapping[str, list[tuple[str, int]]]:
+    """The rotated parts in a folder, with a time each that does not matter, by the name of their log."""
+    found: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+    for name in _names(str(folder)):
+        if base := rotated_from(name):
+            found[base].append((name, 0))
+    return found
+
+
+def _look_at(path: Path, rotated: Sequence[tuple[str, int]], limit_bytes: int, is_event: Callable[[str], bool]) -> LogFacts:
     facts = LogFacts(str(path))
     try:
         facts.format = _format(path, is_event)
-        parts = [path.parent / name for name in in_order(path.name, ((name, 0) for name in _names(str(path.parent))))]
+        parts = [path.parent / name for name in in_order(path.name, rotated) if _may_be_file(f"{path.parent}/{name}")]
         facts.size_bytes = sum(part.stat().st_size for part in (*parts, path))
         plain = [path, *(part for part in reversed(parts) if not is_packed(part.name))]
         if facts.format == "log":

@@ -21,7 +21,7 @@ from otelbridge.mapping.metric_rules import MetricReader, placed, summed_argumen
 from otelbridge.mapping.nodes import NodeReader
 from otelbridge.mapping.readers import FileReaders
 from otelbridge.mapping.rules import MachineRule, Mapping, MappingTest, MetricRule, SpanRule
-from otelbridge.mapping.source import Node, Problems, did_you_mean, parse
+from otelbridge.mapping.source import Node, Problems, did_you_mean
 from otelbridge.mapping.span_rules import NamedRule, SpanReader
 from otelbridge.records import Metric, Plan, Scope
 
@@ -97,7 +97,11 @@ def _all_of(files: Sequence[File], catalogue: Catalogue, *, kept: bool) -> Mappi
 
 def _tree(file: File, *, kept: bool) -> tuple[Node | None, Problems]:
     tree = kept_tree(file.text, file.path) if kept and file.shipped else None
-    return parse(file.text, file.path) if tree is None else (tree, Problems(file.path, file.text))
+    if tree is not None:
+        return tree, Problems(file.path, file.text)
+    from otelbridge.mapping.yaml_nodes import parse  # noqa: PLC0415  # what ships was read before, and the package takes long
+
+    return parse(file.text, file.path)
 
 
 # --- one file ---------------------------------------------------------------------------------------

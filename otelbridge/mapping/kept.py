@@ -7,6 +7,7 @@ of kept trees do not know where they stand. `./dev trees` writes the file anew.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -56,17 +57,11 @@ def _node(plain: Any, path: str) -> Node:  # noqa: ANN401  # JSON
 # --- writing ----------------------------------------------------------------------------------------
 
 
-def write() -> None:
-    """Write the file anew, for the mappings as they are."""
-    FILE.write_text(written(), "ascii")
+def written(texts: Iterable[str]) -> str:
+    """What the file must hold for these texts of mappings."""
+    from otelbridge.mapping.yaml_nodes import parse  # noqa: PLC0415  # only to write it
 
-
-def written() -> str:
-    """What the file must hold for the mappings as they are."""
-    from otelbridge.mapping.load import shipped_files  # noqa: PLC0415  # it needs this module
-    from otelbridge.mapping.source import parse  # noqa: PLC0415
-
-    lines = [f'"{_digest(file.text)}": {json.dumps(_plain(parse(file.text, file.path)[0]))}' for file in shipped_files()]
+    lines = [f'"{_digest(text)}": {json.dumps(_plain(parse(text, "")[0]))}' for text in texts]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

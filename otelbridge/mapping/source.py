@@ -117,17 +117,6 @@ def read_text(path: Path, what: str, refused: type[LocatedError]) -> str:
         raise refused([problem]) from None
 
 
-def parse(text: str, path: str) -> tuple[Node | None, Problems]:
-    """The file's tree, None where it is not YAML or goes beyond the bounds; the problems say why."""
-    problems = Problems(path, text)
-    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
-        problems.add(Location(path, 1, 1), f"the file is larger than {MAX_BYTES >> 20} MiB", "split it into several files")
-        return None, problems
-    from otelbridge.mapping.yaml_nodes import tree  # noqa: PLC0415  # what ships was read before, and the package takes long
-
-    return tree(text, path, problems), problems
-
-
 def location_of(path: str, start: Mark | None, end: Mark | None) -> Location:
     """The place from one mark to another; the beginning of the file where there are none."""
     if start is None or end is None:

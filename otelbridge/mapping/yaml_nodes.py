@@ -8,15 +8,23 @@ import yaml
 from yaml.reader import ReaderError
 
 from otelbridge.errors import Location
-from otelbridge.mapping.source import MAX_DEPTH, MAX_NODES, Node, Problems, location_of
+from otelbridge.mapping.source import MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Problems, location_of
 
 _NULLS = ("", "~", "null")
 _TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def tree(text: str, path: str, problems: Problems) -> Node | None:
-    """The tree of the text, None where it is not YAML or goes beyond the bounds; the problems say why."""
+def parse(text: str, path: str) -> tuple[Node | None, Problems]:
+    """The file's tree, None where it is not YAML or goes beyond the bounds; the problems say why."""
+    problems = Problems(path, text)
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        problems.add(Location(path, 1, 1), f"the file is larger than {MAX_BYTES >> 20} MiB", "split it into several files")
+        return None, problems
+    return _checked(text, path, problems), problems
+
+
+def _checked(text: str, path: str, problems: Problems) -> Node | None:
     try:
         return _parsed(text, path, problems)
     except ReaderError as error:

@@ -15,7 +15,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
@@ -76,7 +76,7 @@ class HealthServer:
         host: The name or number of the interface.
         port: 0 takes a free one; `port` tells which.
         status: What `/status` shows, as JSON data. It is called from other threads, as are the next two.
-        is_ready: Whether inputs are followed and what comes of them is taken.
+        unready: Why inputs are not followed, or why what comes of them is not taken, in words; nothing where all is well.
         metrics: The Prometheus page; None where nothing can make one.
         now_s: A clock that never goes back, by which the heart is judged.
 
@@ -89,12 +89,12 @@ class HealthServer:
         host: str,
         port: int,
         status: Callable[[], Mapping[str, Any]],
-        is_ready: Callable[[], bool],
+        unready: Callable[[], Sequence[str]],
         metrics: Callable[[], bytes] | None,
         *,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._status, self._is_ready, self._metrics, self._now_s = status, is_ready, metrics, now_s
+        self._status, self._unready, self._metrics, self._now_s = status, unready, metrics, now_s
         self._pages: Mapping[str, Callable[[], _Reply]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -152,8 +152,8 @@ class HealthServer:
         return _text(HTTPStatus.OK, "ok")
 
     def _readyz(self) -> _Reply:
-        if not self._is_ready():
-            return _text(HTTPStatus.SERVICE_UNAVAILABLE, "Not ready; /status tells why.")
+        if reasons := self._unready():
+            return _text(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(["Not ready; /status tells more.", *reasons]))
         return _text(HTTPStatus.OK, "ready")
 
     def _status_page(self) -> _Reply:

@@ -11,9 +11,9 @@ from otelbridge.mapping import load_with_shipped
 from otelbridge.pipeline.options import ConvertOptions, told_of
 from otelbridge.records import Attributes
 from otelbridge.service.config import InputConfig, ServiceConfig
+from otelbridge.service.config.names import name_attributes
 from otelbridge.service.flows import Flow, Followed, Nothing, Saved, keys_of, saved_flows
 from otelbridge.service.follow import Files
-from otelbridge.service.names import name_attributes
 from otelbridge.service.streams import Kind, Output
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Inputs:
 
     def _follow_other(self, one: InputConfig, kind: Kind, positions: Mapping[str, Mapping[str, Any]], now_s: float) -> None:
         """A pipe, or the journal."""
-        from otelbridge.service.pipes import FollowedJournal, FollowedPipe  # noqa: PLC0415  # most inputs are files
+        from otelbridge.service.follow.pipes import FollowedJournal, FollowedPipe  # noqa: PLC0415  # most inputs are files
 
         if one.kind == "pipe":
             for path in one.paths:
@@ -127,6 +127,12 @@ class Inputs:
         for _, _, files in self._files:
             yield from files.problems
         yield from (f"{path} is not followed: too many streams." for path in sorted(self._refused))
+
+    @property
+    def unreadable(self) -> Iterator[str]:
+        """The folders that cannot be looked into, in words."""
+        for _, _, files in self._files:
+            yield from files.unreadable
 
     def forget(self, path: str) -> None:
         """Follow it no longer."""

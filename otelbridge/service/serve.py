@@ -103,7 +103,7 @@ def serve(config: ServiceConfig, load: Callable[[], ServiceConfig], env: Mapping
         health = None
         if config.health.host is not None:
             health = stack.enter_context(
-                HealthServer(config.health.host, config.health.port, service.status, service.is_ready, telemetry.page)
+                HealthServer(config.health.host, config.health.port, service.status, service.unready, telemetry.page)
             )
         _log.info(
             "Started.",

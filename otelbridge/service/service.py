@@ -86,6 +86,7 @@ class Service:
             self._put(output)
         self._told: dict[str, Counter[str]] = {path: flow.counts for path, flow in self._inputs.flows.items()}
         self._troubles: dict[str, str] = {}
+        self._unreadable = list(self._inputs.unreadable)
         self._collect_restored()
         self._started_s = self._scanned_s = now_s
         # What was written while it was down is read and committed at once.
@@ -174,6 +175,7 @@ class Service:
     def _tell_problems(self) -> None:
         """Say what cannot be read, once, and when that is over."""
         found = {words: words for words in self._inputs.problems}
+        self._unreadable = list(self._inputs.unreadable)
         found |= {flow.path: flow.problem for flow in self._inputs.flows.values() if flow.problem}
         for key, words in found.items():
             if self._troubles.get(key) != words:
@@ -256,9 +258,20 @@ class Service:
         said = f"{len(self._inputs.flows)} streams followed, {waiting} requests wait"
         return f"{said}; {outbox.words}" if outbox.words else said
 
-    def is_ready(self) -> bool:
-        """Whether what comes is read and kept."""
-        return self._outbox.status().state != "full"
+    def unready(self) -> list[str]:
+        """Why inputs are not followed, or why what comes of them is not taken, in words; nothing where all is well.
+
+        A destination that took something since the start and is away now does not count: the outbox bridges that.
+        """
+        outbox = self._outbox.status()
+        reasons = [outbox.words or "The outbox is full."] if outbox.state == "full" else []
+        reasons += self._unreadable
+        reasons += [
+            f"{lane.destination} has taken no {lane.signal} since the start: {lane.error}"
+            for lane in self._senders.status()
+            if lane.error and not lane.accepted
+        ]
+        return reasons
 
     def status(self) -> dict[str, Any]:
         """Everything that is worth knowing now, as JSON-able data."""
@@ -270,7 +283,7 @@ class Service:
         return {
             "version": otelbridge.__version__,
             "uptime_s": round(now_s - self._started_s, 3),
-            "ready": outbox.state != "full",
+            "ready": not self.unready(),
             "inputs": inputs,
             "problems": problems,
             "destinations": [asdict(lane) for lane in self._senders.status()],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from otelbridge.service.parse import load_config
+from otelbridge.service.config.parse import load_config
 from tests.deploy.charts import CHART, config_of, objects, of_kind, parent_chart, pod_of, render, values_in
 from tests.deploy.test_chart_renders import COMBINATIONS, values_for
 from tests.otlp.test_tls import Authority

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import otelbridge
-from otelbridge.service import keys
+from otelbridge.service.config import keys
 from tests.deploy.charts import CHART, objects, of_kind, pod_of, refusal, render
 from tests.service.test_config_example import all_lines
 

@@ -84,6 +84,17 @@ def test_a_configuration_names_logs_destinations_and_outbox(tmp_path: Path, fold
     assert any(text.startswith(f"the outbox '{tmp_path}/box', which will be made, may take 1 MiB") for text in texts)
 
 
+def test_a_configuration_without_files_is_not_asked_for_any(tmp_path: Path) -> None:
+    (tmp_path / "otelbridge.yaml").write_text(
+        f"version: 1\ninputs: [{{pipe: {tmp_path}/trace}}]\ndestinations: {{c: {{endpoint: 'http://localhost:1'}}}}\n"
+        f"outbox: {{folder: {tmp_path}/box}}\n"
+    )
+    done = call("doctor", "--config", tmp_path / "otelbridge.yaml", "--json", "--qemu", "/bin/true")
+    assert {finding["about"] for finding in json.loads(done.out)["findings"]} == {
+        "qemu", "endpoint", "outbox", "clock", "files",
+    }  # fmt: skip
+
+
 def test_a_configuration_with_problems_is_told_as_run_does_it(tmp_path: Path) -> None:
     (tmp_path / "otelbridge.yaml").write_text("version: 1\ninputs: 7\n")
     done = call("doctor", "--config", tmp_path / "otelbridge.yaml")

@@ -140,6 +140,17 @@ def test_what_is_no_trace_is_told(tmp_path: Path) -> None:
     assert warning.text == "'vm.log': no text, and no trace that is known"
 
 
+def test_a_pipe_is_not_waited_for_and_loses_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.log")
+    (tmp_path / "folder.log").mkdir()
+    (tmp_path / "gone.log").symlink_to("nowhere")
+    (tmp_path / "vm1.log").write_text(BANNER)
+    facts = logs.look_at_folder(tmp_path, builtin().is_event)
+    assert [Path(log.path).name for log in facts.logs] == ["vm1.log"]
+    facts = logs.look_at_patterns([([f"{tmp_path}/*"], [])], builtin().is_event)
+    assert [Path(log.path).name for log in facts.logs] == ["vm1.log"]
+
+
 def test_a_folder_that_is_not_there_names_where_logs_are(tmp_path: Path) -> None:
     (problem,) = said_of(tmp_path / "absent")
     assert problem.mark == "problem"

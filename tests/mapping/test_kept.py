@@ -10,7 +10,8 @@ import pytest
 from otelbridge.catalogue import builtin
 from otelbridge.errors import MappingError
 from otelbridge.mapping import File, compile_mappings, kept, shipped_files
-from otelbridge.mapping.source import Node, parse
+from otelbridge.mapping.source import Node
+from otelbridge.mapping.yaml_nodes import parse
 
 
 def shape(node: Node | None) -> object:
@@ -22,7 +23,9 @@ def shape(node: Node | None) -> object:
 
 
 def test_the_kept_trees_are_those_of_the_files() -> None:
-    assert kept.FILE.read_text("ascii") == kept.written(), "a mapping was changed: run ./dev trees"
+    assert kept.FILE.read_text("ascii") == kept.written(file.text for file in shipped_files()), (
+        "a mapping was changed: run ./dev trees"
+    )
 
 
 @pytest.mark.parametrize("file", shipped_files(), ids=lambda file: file.path)

@@ -10,7 +10,8 @@ import pytest
 from otelbridge.catalogue import builtin
 from otelbridge.errors import MappingError
 from otelbridge.mapping import File, compile_mappings, language, listing, shipped_files, shipped_folder
-from otelbridge.mapping.source import Node, parse
+from otelbridge.mapping.source import Node
+from otelbridge.mapping.yaml_nodes import parse
 from otelbridge.pipeline.cases import run_mapping_tests
 
 README = shipped_folder() / "README.md"

@@ -11,7 +11,8 @@ import pytest
 from otelbridge.catalogue import builtin
 from otelbridge.mapping import Mapping, MappingTest, compile_mappings, shipped_files
 from otelbridge.mapping.rules import MetricRule
-from otelbridge.mapping.source import Node, parse
+from otelbridge.mapping.source import Node
+from otelbridge.mapping.yaml_nodes import parse
 from otelbridge.pipeline.cases import run_mapping_tests
 
 SHIPPED = {file.path: file for file in shipped_files(with_tests=True)}

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otelbridge.mapping import shipped_files
-from otelbridge.mapping.source import Node, did_you_mean, parse
+from otelbridge.mapping.source import Node, did_you_mean
+from otelbridge.mapping.yaml_nodes import parse
 
 SHIPPED = {file.path: file.text for file in shipped_files(with_tests=True)}
 

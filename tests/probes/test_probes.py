@@ -152,6 +152,12 @@ def test_a_program_without_probes_is_refused_with_what_to_do() -> None:
     assert "--enable-trace-backends=dtrace" in made.err
 
 
+def test_a_path_into_a_container_stays_one(program: Path) -> None:
+    """What /proc/PID/root leads to is another root, although it reads as a link to /."""
+    inside = Path(f"/proc/{os.getpid()}/root{program}")
+    assert f'"{inside}"' in script(inside, "stap").out
+
+
 def test_a_path_that_would_break_the_script_is_refused(program: Path, tmp_path: Path) -> None:
     (tmp_path / 'a"b').symlink_to(program)
     copied = tmp_path / 'c"d'

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from otelbridge.service.arguments import environment_destinations
 from otelbridge.service.config import (
     HealthConfig,
     InputConfig,
@@ -17,7 +16,8 @@ from otelbridge.service.config import (
     ServiceConfig,
     TelemetryConfig,
 )
-from otelbridge.service.parse import load_config
+from otelbridge.service.config.arguments import environment_destinations
+from otelbridge.service.config.parse import load_config
 
 HEAD = "version: 1\ninputs: [{files: /a.log}]\n"
 ENV = {"HOME": "/home/someone"}
@@ -53,7 +53,7 @@ def test_every_option_arrives(load: Load, tmp_path: Path) -> None:
 version: 1
 inputs:
   - files: [logs/*.log, /var/log/b.log]
-    exclude: old/*
+    exclude: [old/*, '*-rescue.log']
     format: log
     from: end
     role: destination
@@ -82,7 +82,8 @@ shutdown: {grace: 0s}
     )
     assert found.inputs == (
         InputConfig(
-            "files", (f"{tmp_path}/logs/*.log", "/var/log/b.log"), exclude=(f"{tmp_path}/old/*",), format="log", start="end",
+            "files", (f"{tmp_path}/logs/*.log", "/var/log/b.log"), exclude=(f"{tmp_path}/old/*", "*-rescue.log"),
+            format="log", start="end",
             role="destination", name="<namespace>_<vmi>.log",
             attributes=(("deployment.environment.name", "production"), ("answer", "42"), ("on", "off")),
             idle_timeout_ns=3_600_000_000_000, qemu_version="7.2.0", clock=tmp_path / "clock.json",

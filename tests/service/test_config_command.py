@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from otelbridge.errors import UsageError
-from otelbridge.service.arguments import config_of_arguments
 from otelbridge.service.config import InputConfig
+from otelbridge.service.config.arguments import config_of_arguments
 
 GOOD = "version: 1\ninputs: [{files: a.log}]\ndestinations: {a: {endpoint: 'http://h', headers: {k: hunter2}}}\n"
 

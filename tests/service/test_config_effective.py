@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from otelbridge.service.arguments import config_of_arguments
 from otelbridge.service.config import ServiceConfig
-from otelbridge.service.effective import effective
-from otelbridge.service.parse import load_config
+from otelbridge.service.config.arguments import config_of_arguments
+from otelbridge.service.config.effective import effective
+from otelbridge.service.config.parse import load_config
 
 ENV = {"HOME": "/home/someone"}
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from otelbridge.service import keys
-from otelbridge.service.config import ServiceConfig
-from otelbridge.service.parse import load_config
+from otelbridge.service.config import ServiceConfig, keys
+from otelbridge.service.config.parse import load_config
 from tests.otlp.test_tls import Authority
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "deploy" / "otelbridge.yaml"

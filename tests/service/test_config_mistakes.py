@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from otelbridge.errors import ConfigError, UsageError
-from otelbridge.service.parse import load_config
+from otelbridge.service.config.parse import load_config
 
 HEAD = "version: 1\ninputs: [{files: /a.log}]\n"
 ENV = {"HOME": "/home/someone"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from otelbridge.service.names import name_attributes
+from otelbridge.service.config.names import name_attributes
 
 UUID = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
 

@@ -8,8 +8,8 @@ import pytest
 
 from otelbridge.errors import ConfigError
 from otelbridge.service.config import ServiceConfig
-from otelbridge.service.effective import effective
-from otelbridge.service.parse import load_config
+from otelbridge.service.config.effective import effective
+from otelbridge.service.config.parse import load_config
 
 HEAD = "version: 1\ninputs: [{files: /a.log}]\n"
 ENV = {"HOME": "/home/someone", "TOKEN": "hunter2"}

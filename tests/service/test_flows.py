@@ -9,7 +9,7 @@ import pytest
 
 from otelbridge.records import SECOND_NS
 from otelbridge.service.flows import Flow, saved_flows
-from otelbridge.service.followed import Piece
+from otelbridge.service.follow.followed import Piece
 from otelbridge.service.streams import Stream
 from tests.service.test_streams import KIND, RECORDINGS, Collected
 from tests.service.test_streams import converted as convert_one

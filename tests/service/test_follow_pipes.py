@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from otelbridge.service.followed import Piece
-from otelbridge.service.pipes import FollowedJournal, FollowedPipe
+from otelbridge.service.follow.followed import Piece
+from otelbridge.service.follow.pipes import FollowedJournal, FollowedPipe
 from tests.conftest import PROJECT, need
 from tests.service.rotating import Clock
 
@@ -210,7 +210,7 @@ def test_the_journal_begun_at_its_end_gives_only_what_comes_later(journal: Journ
 def test_journalctl_ends_with_the_service_however_that_ends(journal: Journal) -> None:
     journal.add(range(3))
     code = (
-        "import os, sys, pathlib; from otelbridge.service.pipes import FollowedJournal\n"
+        "import os, sys, pathlib; from otelbridge.service.follow.pipes import FollowedJournal\n"
         "stream = FollowedJournal([], pathlib.Path(sys.argv[1]), 'start', {})\n"
         "while stream.read(65536) is None: pass\n"
         "print(stream._child.pid, flush=True); os.kill(os.getpid(), 9)"

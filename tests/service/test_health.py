@@ -25,12 +25,12 @@ class Service:
     """What the server shows, as a test wants it."""
 
     now_s = 1_000.0
-    is_ready = True
+    unready: tuple[str, ...] = ()
     status: Mapping[str, Any] = {"inputs": [{"path": "/var/log/a\udcff.log", "lag_bytes": 3}]}
     metrics: Callable[[], bytes] | None = staticmethod(lambda: b"a_total 1\n")
 
     def start(self) -> HealthServer:
-        return HealthServer("127.0.0.1", 0, lambda: self.status, lambda: self.is_ready, self.metrics, now_s=lambda: self.now_s)
+        return HealthServer("127.0.0.1", 0, lambda: self.status, lambda: self.unready, self.metrics, now_s=lambda: self.now_s)
 
 
 @pytest.fixture
@@ -83,8 +83,10 @@ def test_it_is_healthy_as_long_as_the_main_loop_beats(server: HealthServer, serv
 
 def test_it_is_ready_when_the_service_is(server: HealthServer, service: Service) -> None:
     assert ask(server, "/readyz")[0].status == 200
-    service.is_ready = False
-    assert ask(server, "/readyz?verbose")[0].status == 503
+    service.unready = ("/var/log/libvirt/qemu: there is no such folder",)
+    head, body = ask(server, "/readyz?verbose")
+    assert head.status == 503
+    assert b"there is no such folder" in body
     assert ask(server, "/healthz")[0].status == 200
 
 
@@ -288,7 +290,7 @@ def test_without_file_descriptors_it_waits_in_peace_until_there_are_some() -> No
         import os, resource, time
         from otelbridge.service.health import HealthServer
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with HealthServer("127.0.0.1", 0, dict, lambda: True, None) as server:
+        with HealthServer("127.0.0.1", 0, dict, lambda: (), None) as server:
             print(server.port, flush=True)
             next_one = os.dup(0)
             os.close(next_one)
@@ -327,7 +329,7 @@ def test_it_listens_on_ipv6() -> None:
     if not socket.has_ipv6:
         pytest.skip("this Python knows no IPv6")
     try:
-        server = HealthServer("::1", 0, dict, lambda: True, None)
+        server = HealthServer("::1", 0, dict, lambda: (), None)
     except UsageError as error:
         pytest.skip(f"no IPv6 here: {error}")
     with server, socket.create_connection(("::1", server.port), timeout=10) as connection:

@@ -30,6 +30,14 @@ def code(service: Running, path: str) -> int:
     return 200
 
 
+def body_of(service: Running, path: str) -> str:
+    """What a page says, whatever its status code."""
+    try:
+        return service.page(path).decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
 def test_all_pages_of_a_service_that_does_well(tmp_path: Path) -> None:
     path = log_in(tmp_path)
     with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver)) as service:
@@ -102,3 +110,18 @@ def test_a_main_loop_that_hangs_is_told_by_healthz(tmp_path: Path) -> None:
             yaml.safe_dump({"version": 1, **service.config}, pipe)
         until(lambda: code(service, "/healthz") == 200)
         assert service.stop() == 0
+
+
+def test_it_is_not_ready_without_its_folder_or_with_a_wrong_address_and_says_why(tmp_path: Path) -> None:
+    config = config_for(tmp_path, "http://127.0.0.1:9/nowhere")
+    with running(tmp_path, config) as service:
+        until(lambda: "127.0.0.1:9" in body_of(service, "/readyz") or "logs" in body_of(service, "/readyz"))
+        assert code(service, "/readyz") == 503
+        assert str(tmp_path / "logs") in body_of(service, "/readyz")
+        (tmp_path / "logs").mkdir()
+        until(lambda: str(tmp_path / "logs") not in body_of(service, "/readyz"))
+        (tmp_path / "logs" / "vm.log").write_bytes(RECORDING)
+        until(lambda: "receiver has taken no traces since the start" in body_of(service, "/readyz"))
+        with Receiver() as receiver:
+            service.write_config(destinations={"receiver": {"endpoint": receiver.http_url}})
+            until(lambda: code(service, "/readyz") == 200, 30)

@@ -17,7 +17,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otelbridge.records import Signal
@@ -40,7 +39,7 @@ WORLDS = (
 """Sources only: a destination's events are held while any of these could be its other side, and here they never fall silent."""
 SECONDS = float(os.environ.get("OTELBRIDGE_SOAK_S", "120"))
 FILES, LINES_A_SECOND = 50, 5_000
-WARM_UP_S = 30.0
+WARM_UP_S = 60.0
 CPU_OF_A_CORE, ORDINARY_CPU_OF_A_CORE, IDLE_CPU_OF_A_CORE = 0.25, 0.05, 0.01
 """At 5,000 lines/s of which every seventh ends a span, at the pace of real migrations, and of 500 logs that nobody writes."""
 DELAY_P99_S, BUSY_MACHINE_DELAY_P99_S = 1.5, 5.0
@@ -206,8 +205,8 @@ def test_fifty_busy_logs_cost_little_and_are_delivered_within_a_second_and_a_hal
         status = service.status()
         assert service.stop() == 0
     rss, fds = [memory for memory, _ in samples], [number for _, number in samples]
-    tenth = max(1, len(rss) // 10)
-    begin, end = statistics.median(rss[:tenth]), statistics.median(rss[-tenth:])
+    tenth, third = max(1, len(rss) // 10), max(1, len(rss) // 3)
+    begin, end = statistics.median(rss[:third]), statistics.median(rss[-third:])
     p99_s = delays_s[int(len(delays_s) * 0.99)]
     tenths = " ".join(f"{statistics.median(rss[n : n + tenth]) / 1e6:.0f}" for n in range(0, len(rss), tenth))
     print(  # noqa: T201 - what a longer run is made for
@@ -219,10 +218,9 @@ def test_fifty_busy_logs_cost_little_and_are_delivered_within_a_second_and_a_hal
     assert len(delays_s) > SECONDS
     assert cpu < CPU_OF_A_CORE
     assert max(fds) < FILES * 2
-    is_busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    is_busy = os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1)
     assert p99_s < (BUSY_MACHINE_DELAY_P99_S if is_busy else DELAY_P99_S)
-    if end >= begin * RSS_GROWTH:
-        pytest.xfail(f"memory grew from {begin / 1e6:.0f} to {end / 1e6:.0f} MB; what holds it is not found yet")
+    assert end < begin * RSS_GROWTH, f"memory grew from {begin / 1e6:.0f} to {end / 1e6:.0f} MB"
 
 
 def test_a_host_with_three_migrations_at_their_recorded_pace_costs_next_to_nothing(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ import yaml
 from otelbridge.durations import duration_text
 from otelbridge.otlp.settings import Endpoint
 from otelbridge.records import SECOND_NS
-from otelbridge.service import keys
-from otelbridge.service.concealed import HIDDEN
-from otelbridge.service.config import DestinationConfig, HealthConfig, InputConfig, ServiceConfig
-from otelbridge.service.destinations import ENVIRONMENT
+from otelbridge.service.config import DestinationConfig, HealthConfig, InputConfig, ServiceConfig, keys
+from otelbridge.service.config.concealed import HIDDEN
+from otelbridge.service.config.destinations import ENVIRONMENT
 from otelbridge.sizes import size_text
 
 

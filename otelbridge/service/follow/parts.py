@@ -13,7 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Self, TypeVar
 
-from otelbridge.service.rotation import Fingerprint, Found, Mark, fingerprint, in_order, is_packed
+from otelbridge.service.follow.rotation import Fingerprint, Found, Mark, fingerprint, in_order, is_packed
 
 Decision = TypeVar("Decision")
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from otelbridge.service.followed import FollowedFile, Piece, status
-from otelbridge.service.parts import unreadable
-from otelbridge.service.patterns import Pattern, excluded
-from otelbridge.service.rotation import is_packed, rotated_from
+from otelbridge.service.follow.followed import FollowedFile, Piece, status
+from otelbridge.service.follow.parts import unreadable
+from otelbridge.service.follow.patterns import Pattern, excluded
+from otelbridge.service.follow.rotation import is_packed, rotated_from
 
 __all__ = ["Files", "FollowedFile", "Piece"]
 
@@ -32,7 +32,8 @@ class Files:
 
     Attributes:
         streams: By path, absolute. Those whose path is away stay until `forget`.
-        problems: What the last scan could not look at, in words.
+        problems: What the last scan could not look at, or did not take for a stream, in words.
+        unreadable: The folders among them.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Files:
         }
         self.streams: Mapping[str, FollowedFile] = self._streams
         self.problems: list[str] = []
+        self.unreadable: list[str] = []
 
     def scan(self) -> None:
         """Look for new files, and at those that are known: to be called about once a second."""
@@ -63,6 +65,7 @@ class Files:
         for path, stream in self._streams.items():
             stream.look(status(path))
         self._at_end = False
+        self.unreadable = folders.problems
         self.problems = folders.problems + notes
         self._rest()
 

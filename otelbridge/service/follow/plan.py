@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from otelbridge.service.entry import Entry, at_end, read_before, unread
-from otelbridge.service.parts import Candidates, Part, holds
-from otelbridge.service.rotation import Found, Mark, after, find, newer
+from otelbridge.service.follow.entry import Entry, at_end, read_before, unread
+from otelbridge.service.follow.parts import Candidates, Part, holds
+from otelbridge.service.follow.rotation import Found, Mark, after, find, newer
 
 
 class Plan(NamedTuple):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from otelbridge.service.entry import Entry, at_end, read_before, unread
-from otelbridge.service.parts import Candidates, DamagedError, Part, holds, open_part, unreadable
-from otelbridge.service.plan import plan_to_extend, plan_to_resume
-from otelbridge.service.rotation import Found, Mark, find, is_packed
+from otelbridge.service.follow.entry import Entry, at_end, read_before, unread
+from otelbridge.service.follow.parts import Candidates, DamagedError, Part, holds, open_part, unreadable
+from otelbridge.service.follow.plan import plan_to_extend, plan_to_resume
+from otelbridge.service.follow.rotation import Found, Mark, find, is_packed
 
 IDLE_AFTER_S = 10.0
 LOOK_S = 1.0

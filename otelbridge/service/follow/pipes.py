@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from otelbridge.service.followed import LOOK_S, Piece, kind_of, status
-from otelbridge.service.parts import unreadable
+from otelbridge.service.follow.followed import LOOK_S, Piece, kind_of, status
+from otelbridge.service.follow.parts import unreadable
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _GOOD_RUN_S = 1.0, 60.0, 10.0
 _STOP_S = 2.0

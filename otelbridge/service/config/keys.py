@@ -37,7 +37,9 @@ FILE: Section = {
 
 INPUT: Section = {
     "files": Key("pattern, or list of patterns", "Files that are followed as they grow and rotate, and as new ones appear."),
-    "exclude": Key("pattern, or list of patterns", "Files that are left out all the same."),
+    "exclude": Key(
+        "pattern, or list of patterns", "Files that are left out all the same; one without a slash is a name in any folder."
+    ),
     "pipe": Key("path", "A named pipe that QEMU writes to."),
     "journald": Key("list of matches", "Entries of the systemd journal that have these fields."),
     "journal": Key("folder", "The folder of the journal's files; the system's own unless given."),

@@ -22,9 +22,8 @@ from otelbridge.otlp.settings import (
     tls_files,
 )
 from otelbridge.records import SECOND_NS, Signal
-from otelbridge.service import keys
-from otelbridge.service.config import DestinationConfig
-from otelbridge.service.tables import TableReader
+from otelbridge.service.config import DestinationConfig, keys
+from otelbridge.service.config.tables import TableReader
 
 ENVIRONMENT = "environment"
 """The name of the destination that the OTEL_EXPORTER_OTLP_* variables describe."""

@@ -10,7 +10,7 @@ from otelbridge.errors import UsageError
 from otelbridge.otlp.settings import endpoints
 from otelbridge.pipeline.options import environment_attributes
 from otelbridge.service.config import DestinationConfig, InputConfig, OutboxConfig, ServiceConfig
-from otelbridge.service.destinations import ENVIRONMENT
+from otelbridge.service.config.destinations import ENVIRONMENT
 
 NO_STATE_FOLDER = "write 'outbox: {folder: …}', or set STATE_DIRECTORY, XDG_STATE_HOME or HOME"
 

@@ -13,7 +13,7 @@ from otelbridge.errors import Problem
 from otelbridge.mapping.language import Section
 from otelbridge.mapping.source import Node
 from otelbridge.otlp.settings import is_header_name, may_hold_secret
-from otelbridge.service import keys
+from otelbridge.service.config import keys
 
 HIDDEN = "***"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from otelbridge.service.parts import Part, read_fully
-from otelbridge.service.rotation import HEAD_BYTES, TAIL_BYTES, Mark, fingerprint, guard
+from otelbridge.service.follow.parts import Part, read_fully
+from otelbridge.service.follow.rotation import HEAD_BYTES, TAIL_BYTES, Mark, fingerprint, guard
 
 
 class Entry:

@@ -16,14 +16,12 @@ from typing import Any
 from otelbridge.errors import ConfigError, Location, UsageError
 from otelbridge.mapping.language import Section
 from otelbridge.mapping.nodes import NodeReader
-from otelbridge.mapping.source import Node, Problems, did_you_mean, parse, read_text
+from otelbridge.mapping.source import Node, Problems, did_you_mean, read_text
+from otelbridge.mapping.yaml_nodes import parse
 from otelbridge.otlp.settings import SIGNALS
 from otelbridge.pipeline.options import environment_attributes
 from otelbridge.readers.clock import read_clock
 from otelbridge.records import Attributes
-from otelbridge.service import keys
-from otelbridge.service.arguments import NO_STATE_FOLDER, environment_destinations, state_folder
-from otelbridge.service.concealed import hide, shown, shown_early, shown_unparsed
 from otelbridge.service.config import (
     DestinationConfig,
     HealthConfig,
@@ -32,11 +30,14 @@ from otelbridge.service.config import (
     OutboxConfig,
     ServiceConfig,
     TelemetryConfig,
+    keys,
 )
-from otelbridge.service.destinations import ENVIRONMENT, DestinationReader
-from otelbridge.service.names import problem_of
-from otelbridge.service.tables import TableReader
-from otelbridge.service.variables import expanded
+from otelbridge.service.config.arguments import NO_STATE_FOLDER, environment_destinations, state_folder
+from otelbridge.service.config.concealed import hide, shown, shown_early, shown_unparsed
+from otelbridge.service.config.destinations import ENVIRONMENT, DestinationReader
+from otelbridge.service.config.names import problem_of
+from otelbridge.service.config.tables import TableReader
+from otelbridge.service.config.variables import expanded
 
 # `SYSLOG_IDENTIFIER=qemu-system-x86_64`
 _MATCH = re.compile(r"[A-Z_][A-Z0-9_]*=.*", re.DOTALL)
@@ -185,7 +186,7 @@ class _FileReader(TableReader):
         """All of an input beside what is read."""
         nodes = self.nodes
         read = {
-            "exclude": lambda node: tuple(self.patterns(node, "a pattern")),
+            "exclude": lambda node: tuple(self.patterns(node, "a pattern", names=True)),
             "journal": lambda node: self.path(node, "a folder"),
             "format": lambda node: nodes.choice(node, keys.FORMATS, "'format'"),
             "from": lambda node: nodes.choice(node, ("start", "end"), "'from'"),
@@ -247,12 +248,13 @@ class _FileReader(TableReader):
                 self.check_readable(one, path)
                 yield path
 
-    def patterns(self, node: Node, what: str) -> Iterator[str]:
-        """Patterns of absolute paths."""
+    def patterns(self, node: Node, what: str, *, names: bool = False) -> Iterator[str]:
+        """Patterns of absolute paths; with `names` one without a slash is a pattern of names in any folder."""
         for one in self.nodes.some(node, what):
             text = self.word(one, what)
             if text:
-                yield text if text.startswith("/") else os.path.join(glob.escape(str(self.folder)), text)  # noqa: PTH118  # no path yet
+                bare = text.startswith("/") or (names and "/" not in text)
+                yield text if bare else os.path.join(glob.escape(str(self.folder)), text)  # noqa: PTH118  # no path yet
 
     def _attributes(self, node: Node | None, what: str) -> Attributes:
         found = []
