@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 import tempfile
@@ -47,14 +48,15 @@ def main() -> int:
             for name in chosen.inputs:
                 parts.append(_table(tools, name, named[name], chosen.contenders, options, is_given=options.input is not None))
                 print(parts[-1], flush=True)
-            if chosen.others:
+            if chosen.others and (options.input is None or OTHERS in options.only):
                 parts.append(_others(tools, options))
                 print(parts[-1], flush=True)
         except RunError as error:
             print(error, file=sys.stderr)
             return 1
-    options.results.write_text("\n".join(parts), "utf-8")
-    print(f"Written to {options.results}.", file=sys.stderr)
+    if options.results is not None:
+        options.results.write_text("\n".join(parts), "utf-8")
+        print(f"Written to {options.results}.", file=sys.stderr)
     return 0
 
 
@@ -68,9 +70,18 @@ def _options() -> argparse.Namespace:
         help=f"an input ({', '.join(INPUTS)}), '{OTHERS}', or a part of a contender's name; may be given several times",
     )  # fmt: skip
     parser.add_argument(
-        "--results", type=Path, default=BENCH / "results.md", metavar="FILE", help="where the tables go (default: %(default)s)"
-    )
-    return parser.parse_args()
+        "--results", type=Path, metavar="FILE",
+        help="where the tables go (default: tests/bench/results.md for a run with all of it, else nowhere)",
+    )  # fmt: skip
+    options = parser.parse_args()
+    # ./dev works in the project's folder, and paths are given from where it was called.
+    begun_in = Path(os.environ.get("BENCH_FROM", ""))
+    if options.results is not None:
+        options.results = begun_in / options.results
+    elif not options.only and options.input is None:
+        options.results = BENCH / "results.md"
+    options.input = options.input and begun_in / options.input
+    return options
 
 
 class Chosen(NamedTuple):

@@ -13,6 +13,7 @@ import re
 import struct
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,7 @@ _CTF_EVENTS = 2376
 _GAP_NS = 1_000_000_000
 # 25412@1795407965.358555:ram_save_page …      2026-11-23T04:29:37.419353Z ram_save_page … (not repeated)
 _STAMP = re.compile(rb"^(\d+@)(\d+)\.(\d{6})(?=:)", re.MULTILINE)
+_EVENT = re.compile(rb"^(?:\d+@\d+\.\d{6}:|[\d-]+T[\d:.]+Z )([a-z_]\w*)", re.MULTILINE)
 _CTF_OFFSET = re.compile(rb"(?<=\toffset = )\d{19}(?=;)")
 _CTF_ID = re.compile(rb'\tuuid = "([0-9a-f-]{36})";')
 
@@ -63,14 +65,19 @@ def given(path: Path) -> Input:
     """A log of somebody's own, as it is.
 
     Raises:
-        SystemExit: It cannot be read.
+        SystemExit: It cannot be read, or there is no event in its first MiB.
     """
+    wanted = "--input takes a log as QEMU's log backend writes it, not packed."
     try:
         with path.open("rb") as file:
+            often = Counter(_EVENT.findall(file.read(1 << 20))).most_common(1)
+            file.seek(0)
             units = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     except OSError as error:
-        raise SystemExit(f"'{path}' cannot be read: {error.strerror}; --input takes a log with one event in a line.") from None
-    return Input(path.name, path, units, "lines", "ram_save_page")
+        raise SystemExit(f"'{path}' cannot be read: {error.strerror}; {wanted}") from None
+    if not often:
+        raise SystemExit(f"There is no stamped event in the first MiB of '{path}'; {wanted}")
+    return Input(path.name, path, units, "lines", often[0][0].decode())
 
 
 def span_rich(lines: int) -> Input:

@@ -45,7 +45,7 @@ def table(
     for place, (name, units) in enumerate(entered):
         lines.append(_line(name, units, yardstick.units, rounds, [one.others[place] for one in rounds]))
     head = [
-        f"## {what.name}: {what.units:,} {what.unit}, {_mib(what.path):,.0f} MiB",
+        f"## {what.name}: {what.units:,} {what.unit}, {_mib(what.path):,.1f} MiB",
         "",
         f"| contender | {what.unit} | {what.unit} per CPU-second | of `grep -c` | CPU s | wall s | peak MiB | spans | lost |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",

@@ -50,6 +50,13 @@ def test_a_contender_that_there_is_not_is_refused(tmp_path: Path) -> None:
     assert "--only logstash: there is nothing of this name; there are page-heavy, " in bench(tmp_path, "--only", "logstash")[1]
 
 
+def test_a_log_of_ones_own_is_measured_by_its_own_most_frequent_event(tmp_path: Path) -> None:
+    log = PROJECT / "tests/recordings/debian-7.2/multifd/src.log"
+    results, said = bench(tmp_path, "--input", str(log), "--only", "to file")
+    assert rows(results)["grep -c"][0] == rows(results)["otelbridge to file"][0] == "2,089", said
+    assert inputs.given(log).event == "multifd_send"
+
+
 @pytest.mark.parametrize("make", [inputs.page_heavy, inputs.span_rich, inputs.postcopy])
 def test_inputs_are_as_long_as_asked_for_and_their_time_never_goes_far_back(make: object) -> None:
     assert callable(make)
