@@ -1,6 +1,6 @@
 """How the cost of a conversion grows: a table of CPU seconds for each doubling of lines, files, rules and open spans.
 
-    python -m tests.bench.growth [--to-lines N]
+    python -m tests.bench.growth [--to-lines N] >tests/bench/growth.md
 
 What must not get worse is tested by counts in test_growth.py; this is the same in seconds, which depend on the machine.
 """
@@ -29,6 +29,7 @@ def main() -> int:
         "rules": (growing.rules, doubled(10, 1_000)),
         "open spans": (growing.open_spans, doubled(1, 100_000)),
     }
+    print("# How the cost of a conversion into files grows\n\nWritten by `python -m tests.bench.growth`.")
     for name, (make, sizes) in axes.items():
         print(f"\n| {name} | CPU s | times the one before | peak MiB |\n|--:|--:|--:|--:|")
         before = 0.0
