@@ -407,7 +407,7 @@ class LogReader:
             elif name in known and name not in self._sums:
                 seen[name] += 1
             else:
-                self._counted(name, raw)
+                self._counted(form, name, raw)
         self._last_ns = last_ns or None
         self._count_segment(form, seen)
         self._count_segment(form, hot)
@@ -506,13 +506,13 @@ class LogReader:
             self._found.append(row)
             self._last_ns = max(row.time_ns or 0, self._last_ns or 0)
         else:
-            self._counted(name, row.raw)
+            self._counted(self._form, name, row.raw)
 
-    def _counted(self, name: bytes, raw: bytes) -> None:
+    def _counted(self, form: Form | None, name: bytes, raw: bytes) -> None:
         """An event that is no row: counted, or summed too."""
         event = self._event(name)
         if event is None:
-            self._units[self._foreign(self._form)] += 1
+            self._units[self._foreign(form)] += 1
             return
         if name in self._sums:
             values = self._decode_sums(event, raw)
