@@ -45,8 +45,3 @@ def test_memory_does_not_grow_with_the_length_of_a_log(tmp_path: Path) -> None:
     """What is remembered of texts and endings is full after some 300,000 lines."""
     short, long = (peak_bytes(growing.lines(tmp_path, size)) for size in (400_000, 800_000))
     assert long <= short * AS_MUCH
-
-
-def test_memory_grows_with_files_no_faster_than_they_do(tmp_path: Path) -> None:
-    one, two, four = (peak_bytes(growing.files(tmp_path, size)) for size in (2, 4, 8))
-    assert four - two <= 2 * (two - one) * AS_MUCH
