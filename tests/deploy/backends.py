@@ -1,7 +1,7 @@
 """Real backends on loopback: Tempo, Jaeger, Prometheus and the Collector, each with the file that deploy/ ships for it.
 
 The programs come from `../shared/backends`, unpacked once into a cache outside of the repository; the Collector is built once
-from `collector-manifest.yaml`, since the prebuilt one lacks the receiver, the queue on disk and the health check that deploy/ uses.
+from `collector-manifest.yaml`, since the prebuilt one lacks the receiver, the queue on disk and the health check of deploy/.
 """
 
 from __future__ import annotations
