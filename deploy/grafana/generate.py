@@ -140,7 +140,15 @@ HOST = label_variable("host", "Host", "label_values(qemu_migration_completed_tot
 DOMAIN = label_variable("domain", "Domain", "label_values(qemu_migration_completed_total, qemu_domain_name)")
 PAGE_BYTES = text_variable("page_bytes", "Page size (bytes)", "4096")
 THROUGHPUT = f"sum(avg_over_time(qemu_migration_throughput_bytes_per_second{{{WHERE}}}[1m]))"
-DIRTY_RATE = f"sum(sum_over_time(qemu_migration_dirty_pages{{{WHERE}}}[1m])) * $page_bytes / 60"
+
+
+def dirty_rate(labels: str, window: str, step_s: int) -> str:
+    """Pages a second that passes found dirty, each pass a sample; the window or as much of it as the migration has run."""
+    pages = f"qemu_migration_dirty_pages{{{labels}}}"
+    return f"sum_over_time({pages}[{window}]) / (count_over_time({pages}[{window}:{step_s}s]) * {step_s})"
+
+
+DIRTY_RATE = f"sum({dirty_rate(WHERE, '1m', 1)}) * $page_bytes"
 
 
 def dashboard(uid: str, title: str, variables: Sequence[dict[str, Any]], panels: Sequence[Panel]) -> dict[str, Any]:
@@ -364,7 +372,7 @@ def rules() -> dict[str, Any]:
     completed, downtime = "qemu_migration_completed_total", "qemu_migration_downtime_duration_seconds"
     by = "host_name, qemu_domain_name"
     failed = happened(completed, 'qemu_migration_state="failed"', "15m")
-    dirty = f"sum by ({by}) (sum_over_time(qemu_migration_dirty_pages[5m])) * 4096 / 300"
+    dirty = f"sum by ({by}) ({dirty_rate('', '5m', 5)}) * 4096"
     counter = '"counter", "$1", "__name__", "otelbridge_(.+)_total"'
     lost = f"label_replace({{{named(LOSSES)}}}, {counter})"
     lost_before = f"label_replace({{{named(LOSSES)}}} offset 15m, {counter})"

@@ -153,6 +153,32 @@ def test_a_panel_shows_something_of_prometheus(filled: Filled, asked: Asked) -> 
     assert set(re.findall(r"{{(\w+)}}", asked.target["legendFormat"])) <= {label for one in found for label in one["metric"]}
 
 
+def shown(filled: Filled, title: str, **values: str) -> list[float]:
+    """The numbers that a panel of the dashboard "Migrations" shows over its range."""
+    found = []
+    for asked in (one for one in OF_PROMETHEUS if one.dashboard == "migrations" and one.panel["title"] == title):
+        series = prometheus_range(filled.prometheus, plain(asked.target["expr"], **values), TO_S - 1, TO_S - 1, 1)
+        found += [float(value) for one in series for _, value in one["values"]]
+    return found
+
+
+def test_the_numbers_are_those_of_the_recordings(filled: Filled) -> None:
+    """Five migrations, of which one was cancelled and one failed; figures of `query-migrate` of one of them."""
+    assert shown(filled, "Ended", domain="[a-z]+") == [5]
+    assert shown(filled, "Failed or cancelled", domain="[a-z]+") == [0.4]
+    assert shown(filled, "Ended", domain="busy") == [1]
+    assert shown(filled, "Failed or cancelled", domain="busy") == [0]
+    assert shown(filled, "Duration, 95 %", domain="busy") == [pytest.approx(15.603, rel=0.01)]
+    assert shown(filled, "Downtime, 95 %", domain="busy") == [pytest.approx(0.080, rel=0.05)]
+
+
+def test_the_dirty_rate_is_about_what_qmp_told(filled: Filled) -> None:
+    """While the guest was busy `query-migrate` said between 14200 and 14900 pages a second."""
+    (asked,) = [one for one in OF_PROMETHEUS if one.id == "migrations: Throughput against dirty rate B"]
+    (series,) = prometheus_range(filled.prometheus, plain(asked.target["expr"], domain="busy"), FROM_S, TO_S, 1)
+    assert max(float(value) for _, value in series["values"]) / 4096 == pytest.approx(14_500, rel=0.25)
+
+
 @pytest.mark.parametrize("asked", [one for one in OF_PROMETHEUS if one.target["exemplar"]], ids=lambda asked: asked.id)
 def test_a_panels_exemplars_are_spans_in_tempo(filled: Filled, asked: Asked) -> None:
     found = list(prometheus_exemplars(filled.prometheus, plain(asked.target["expr"]), FROM_S, TO_S))
