@@ -26,6 +26,12 @@ SENT = 'qemu_migration_role!="destination"'
 """The destination counts the same migration once more."""
 WIDTH = 24
 _BEFORE = "1d"
+_LINK = {"title": "One migration", "url": "/d/otelbridge-migration?var-trace_id=${__value.raw}&${__url_time_range}"}
+TO_ONE_MIGRATION = {
+    "matcher": {"id": "byName", "options": "traceID"},
+    "properties": [{"id": "links", "value": [_LINK]}],
+}
+"""Of a list of traces: the id leads to the dashboard that shows it."""
 
 
 def happened(metric: str, labels: str, window: str) -> str:
@@ -76,7 +82,10 @@ class Panel:
             "description": self.text,
             "datasource": source,
             "gridPos": {"x": x, "y": y, "w": self.size[0], "h": self.size[1]},
-            "fieldConfig": {"defaults": {"unit": self.unit, **self._drawing()}, "overrides": []},
+            "fieldConfig": {
+                "defaults": {"unit": self.unit, **self._drawing()},
+                "overrides": [TO_ONE_MIGRATION] if is_tempo else [],
+            },
             "options": self._options(),
             "targets": [
                 {"refId": chr(ord("A") + number), "datasource": source, **make(query, legend)}
@@ -257,7 +266,7 @@ def migrations() -> dict[str, Any]:
         Panel("TLS handshakes", quantiles("qemu_migration_tls_handshake_duration_seconds"), "s", exemplars=True),
         Panel(
             "Migrations that failed", [('{ name = "migration" && status = error }', "traces")], kind="table",
-            text="Click one for its trace.",
+            text="Click a trace's id to see it.",
         ),
         Panel(
             "Longest downtimes", [('{ name = "migration.downtime" && duration > 50ms }', "spans")], kind="table",
@@ -274,7 +283,7 @@ def one_migration() -> dict[str, Any]:
         Panel(
             "Migrations of the domain",
             [('{ name = "migration" && resource.qemu.domain.name =~ "$domain" && kind = client }', "traces")],
-            kind="table", size=(24, 7), text="Copy a trace's id into the field above.",
+            kind="table", size=(24, 7), text="Click a trace's id to see it below.",
         ),
         Panel("Trace", [("$trace_id", "traces")], kind="traces", size=(24, 16)),
         Panel("Remaining", [(f"qemu_migration_remaining_bytes{{{WHERE}}}", "{{qemu_domain_name}} {{instance}}")], "bytes"),

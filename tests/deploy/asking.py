@@ -20,19 +20,19 @@ def tempo_search(tempo: Backend, query: str, begin_s: int, end_s: int) -> list[d
 
 
 def tempo_spans(tempo: Backend, trace_id: str) -> list[dict[str, Any]]:
-    """Every span of a trace as Tempo gives it, its ids in hexadecimal digits."""
-    found = get_json(f"{tempo.http}/api/v2/traces/{trace_id}")["trace"]["resourceSpans"]
+    """Every span of a trace as Tempo gives it, its ids in hexadecimal digits; none where it does not know the trace."""
+    found = get_json(f"{tempo.http}/api/v2/traces/{trace_id}", absent={})
     return [
         {**span, **{key: base64.b64decode(span[key]).hex() for key in ("spanId", "parentSpanId") if key in span}}
-        for resource in found
+        for resource in found.get("trace", {}).get("resourceSpans", ())
         for scope in resource["scopeSpans"]
         for span in scope["spans"]
     ]
 
 
 def jaeger_spans(jaeger: Backend, trace_id: str) -> list[dict[str, Any]]:
-    """Every span of a trace as Jaeger gives it by its API of version 3."""
-    found = get_json(f"{jaeger.http}/api/v3/traces/{trace_id}")["result"]["resourceSpans"]
+    """Every span of a trace as Jaeger gives it by its API of version 3; none where it does not know the trace."""
+    found = get_json(f"{jaeger.http}/api/v3/traces/{trace_id}", absent={}).get("result", {}).get("resourceSpans", ())
     return [span for resource in found for scope in resource["scopeSpans"] for span in scope.get("spans", ())]
 
 

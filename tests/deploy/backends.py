@@ -7,6 +7,7 @@ from `collector-manifest.yaml`, since the prebuilt one lacks the receiver, the q
 from __future__ import annotations
 
 import hashlib
+import http
 import json
 import lzma
 import os
@@ -25,16 +26,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
+import yaml
 
 from tests.service.running import environment, until
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEPLOY = PROJECT / "deploy"
 MANIFEST = Path(__file__).with_name("collector-manifest.yaml")
+COMPOSE = DEPLOY / "compose" / "compose.yaml"
 BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.158.0"
 BUILD_LIMIT_S = 1500
 """Four minutes where nothing else runs."""
-READY_S, STOP_S = 60.0, 5.0
+READY_S, STOP_S, ANSWER_S = 60.0, 5.0, 30.0
 
 
 class Prebuilt(NamedTuple):
@@ -123,19 +126,28 @@ def _build_collector(plain: Path) -> None:
         shutil.rmtree(work)
 
 
-def get(url: str, timeout_s: float = 30.0, **query: str | float) -> bytes:
-    """What a backend answers; an error of HTTP is raised with the answer's text."""
+def get_json(url: str, absent: Any = None, **query: str | float) -> Any:
+    """What a backend answers, or `absent`, if given, where it knows of no such thing; other errors with the answer's text."""
     full = f"{url}?{urllib.parse.urlencode(query)}" if query else url
     try:
-        with urllib.request.urlopen(full, timeout=timeout_s) as answer:  # noqa: S310 - loopback
-            return bytes(answer.read())
+        with urllib.request.urlopen(full, timeout=ANSWER_S) as answer:  # noqa: S310 - loopback
+            return json.loads(answer.read())
     except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.NOT_FOUND and absent is not None:
+            return absent
         raise AssertionError(f"{full}: {error.code} {error.read()[:500]!r}") from error
 
 
-def get_json(url: str, **query: str | float) -> Any:
-    """What a backend answers, as JSON."""
-    return json.loads(get(url, **query))
+def composed(service: str, **elsewhere: str) -> list[str]:
+    """A service's arguments in compose.yaml, its files where they are here, other folders as given: `prometheus="/x"`."""
+    found = yaml.safe_load(COMPOSE.read_text())["services"][service]
+    arguments = "\n".join(found["command"])
+    for volume in found["volumes"]:
+        if isinstance(volume, dict):
+            arguments = arguments.replace(volume["target"], str((COMPOSE.parent / volume["source"]).resolve()))
+    for name, path in elsewhere.items():
+        arguments = arguments.replace(f"=/{name}", f"={path}")
+    return arguments.splitlines()
 
 
 def free_ports(count: int) -> list[int]:
@@ -204,13 +216,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def tempo(folder: Path) -> Iterator[Backend]:
     """Tempo with an empty store."""
     folder.mkdir(parents=True)
-    http, grpc, otlp_grpc, otlp_http, gossip = free_ports(5)
+    api, grpc, otlp_grpc, otlp_http, gossip = free_ports(5)
     env = {
-        "LISTEN": "127.0.0.1", "HTTP_PORT": str(http), "GRPC_PORT": str(grpc), "OTLP_GRPC_PORT": str(otlp_grpc),
+        "LISTEN": "127.0.0.1", "HTTP_PORT": str(api), "GRPC_PORT": str(grpc), "OTLP_GRPC_PORT": str(otlp_grpc),
         "OTLP_HTTP_PORT": str(otlp_http), "GOSSIP_PORT": str(gossip), "DATA": str(folder / "data"),
     }  # fmt: skip
-    command = [program("tempo"), f"-config.file={DEPLOY / 'compose' / 'tempo.yaml'}", "-config.expand-env=true"]
-    found = Backend(f"http://127.0.0.1:{http}", f"127.0.0.1:{otlp_grpc}", f"http://127.0.0.1:{otlp_http}", folder / "tempo.log")
+    command = [program("tempo"), *composed("tempo")]
+    found = Backend(f"http://127.0.0.1:{api}", f"127.0.0.1:{otlp_grpc}", f"http://127.0.0.1:{otlp_http}", folder / "tempo.log")
     with started(command, f"{found.http}/ready", found.log, env):
         yield found
 
@@ -219,15 +231,13 @@ def tempo(folder: Path) -> Iterator[Backend]:
 def jaeger(folder: Path) -> Iterator[Backend]:
     """Jaeger with an empty store."""
     folder.mkdir(parents=True)
-    http, grpc, otlp_grpc, otlp_http, health = free_ports(5)
+    api, grpc, otlp_grpc, otlp_http, health = free_ports(5)
     env = {
-        "LISTEN": "127.0.0.1", "HTTP_PORT": str(http), "GRPC_PORT": str(grpc), "OTLP_GRPC_PORT": str(otlp_grpc),
+        "LISTEN": "127.0.0.1", "HTTP_PORT": str(api), "GRPC_PORT": str(grpc), "OTLP_GRPC_PORT": str(otlp_grpc),
         "OTLP_HTTP_PORT": str(otlp_http), "HEALTH_PORT": str(health),
     }  # fmt: skip
-    command = [program("jaeger"), "--config", DEPLOY / "compose" / "jaeger.yaml"]
-    found = Backend(
-        f"http://127.0.0.1:{http}", f"127.0.0.1:{otlp_grpc}", f"http://127.0.0.1:{otlp_http}", folder / "jaeger.log"
-    )
+    command = [program("jaeger"), *composed("jaeger")]
+    found = Backend(f"http://127.0.0.1:{api}", f"127.0.0.1:{otlp_grpc}", f"http://127.0.0.1:{otlp_http}", folder / "jaeger.log")
     with started(command, f"http://127.0.0.1:{health}/status", found.log, env):
         yield found
 
@@ -237,11 +247,8 @@ def prometheus(folder: Path) -> Iterator[Backend]:
     """Prometheus with an empty database and the options of compose.yaml."""
     folder.mkdir(parents=True)
     (port,) = free_ports(1)
-    command = [
-        program("prometheus"), f"--config.file={DEPLOY / 'compose' / 'prometheus.yml'}", "--web.enable-otlp-receiver",
-        "--enable-feature=exemplar-storage", "--storage.tsdb.retention.time=2y", f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]  # fmt: skip
+    arguments = composed("prometheus", prometheus=str(folder / "data"))
+    command = [program("prometheus"), *arguments, f"--web.listen-address=127.0.0.1:{port}"]
     url = f"http://127.0.0.1:{port}"
     found = Backend(url, "", f"{url}/api/v1/otlp", folder / "prometheus.log")
     with started(command, f"{url}/-/ready", found.log, {}):
@@ -251,13 +258,13 @@ def prometheus(folder: Path) -> Iterator[Backend]:
 @contextmanager
 def collector(config: Path, folder: Path, **env: str) -> Iterator[Backend]:
     """The Collector with a file of deploy/collector, its addresses free ones on loopback and its queue in the folder."""
-    folder.mkdir(parents=True)
-    http, otlp_grpc, otlp_http, metrics = free_ports(4)
+    folder.mkdir(parents=True, exist_ok=True)
+    health, otlp_grpc, otlp_http, metrics = free_ports(4)
     found = Backend(
-        f"http://127.0.0.1:{http}", f"127.0.0.1:{otlp_grpc}", f"http://127.0.0.1:{otlp_http}", folder / f"{config.stem}.log"
+        f"http://127.0.0.1:{health}", f"127.0.0.1:{otlp_grpc}", f"http://127.0.0.1:{otlp_http}", folder / f"{config.stem}.log"
     )
     addresses = {
-        "HEALTH_ADDRESS": f"127.0.0.1:{http}", "OTLP_GRPC_ADDRESS": found.otlp_grpc,
+        "HEALTH_ADDRESS": f"127.0.0.1:{health}", "OTLP_GRPC_ADDRESS": found.otlp_grpc,
         "OTLP_HTTP_ADDRESS": f"127.0.0.1:{otlp_http}",
         "METRICS_HOST": "127.0.0.1", "METRICS_PORT": str(metrics), "QUEUE_FOLDER": str(folder / "queue"),
     }  # fmt: skip

@@ -24,12 +24,24 @@ from tests.deploy.asking import (
     searched,
     tempo_spans,
 )
-from tests.deploy.backends import DEPLOY, Backend, collector, collector_program, jaeger, prometheus, tempo
+from tests.deploy.backends import DEPLOY, Backend, collector, collector_program, free_ports, jaeger, prometheus, tempo
 from tests.receiver import Receiver
-from tests.service.running import OTELBRIDGE, bodies, config_for, convert, environment, points_in, running, spans_in, until
+from tests.service.running import (
+    OTELBRIDGE,
+    Spans,
+    bodies,
+    convert,
+    converted,
+    environment,
+    points_in,
+    running,
+    spans_in,
+    until,
+)
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
 BUSY = RECORDINGS / "qemu-10.2.0-log" / "precopy-busy"
+LOGS = [BUSY / "src.log", BUSY / "dst.log"]
 FROM_S, TO_S = 1_795_408_100, 1_795_408_300
 """The recording is of 2026-11-23 04:29 UTC."""
 CONFIGS = sorted((DEPLOY / "collector").glob("*.yaml"))
@@ -59,6 +71,7 @@ class Stack(NamedTuple):
     jaeger: Backend
     prometheus: Backend
     trace_id: str
+    expected: Spans
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +90,23 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         agent = on.enter_context(
             collector(DEPLOY / "collector" / "agent.yaml", folder / "agent", GATEWAY_ENDPOINT=gateway.otlp_grpc)
         )
-        service = on.enter_context(running(folder / "bridge", config_for(folder / "bridge", agent.otlp_http), start=False))
-        logs = folder / "bridge" / "logs"
+        logs = folder / "logs"
         logs.mkdir()
-        for name in ("src.log", "dst.log"):
-            (logs / name).write_bytes((BUSY / name).read_bytes())
-        service.start()
-        found = searched(backends[0], '{ name = "migration" && span.qemu.migration.role = "destination" }', FROM_S, TO_S)
-        assert len(found) == 1
+        for log in LOGS:
+            (logs / log.name).write_bytes(log.read_bytes())
+        config = DEPLOY / "compose" / "otelbridge.yaml"
+        service = on.enter_context(
+            running(
+                folder / "bridge", {}, arguments=("--config", str(config)), LOGS_FOLDER=str(logs), HOST_NAME="hv-1",
+                STATE_DIRECTORY=str(folder), COLLECTOR_ENDPOINT=agent.otlp_http, HEALTH_ADDRESS="127.0.0.1:0",
+            )
+        )  # fmt: skip
+        expected, _ = converted(LOGS, together=True)
+        trace_id = next(iter(expected))[0].hex()
+        until(lambda: len(tempo_spans(backends[0], trace_id)) >= len(expected), 30.0, 0.5)
+        until(lambda: len(jaeger_spans(backends[1], trace_id)) >= len(expected), 30.0, 0.5)
         assert service.stop() == 0
-        yield Stack(*backends, found[0]["traceID"].rjust(32, "0"))
+        yield Stack(*backends, trace_id, expected)
 
 
 def qmp(figure: str) -> float:
@@ -106,11 +126,10 @@ def test_tempo_and_jaeger_have_both_hosts_in_one_trace(stack: Stack) -> None:
         assert found["destination"]["parentSpanId"] == found["source"]["spanId"]
 
 
-def test_tempo_and_jaeger_have_the_same_spans_once(stack: Stack) -> None:
-    in_tempo, in_jaeger = tempo_spans(stack.tempo, stack.trace_id), jaeger_spans(stack.jaeger, stack.trace_id)
-    ids = [span["spanId"] for span in in_tempo]
-    assert len(set(ids)) == len(ids)
-    assert sorted(ids) == sorted(span["spanId"] for span in in_jaeger)
+def test_tempo_and_jaeger_have_every_span_that_a_conversion_gives_once(stack: Stack) -> None:
+    expected = sorted(span.hex() for _, span in stack.expected)
+    assert sorted(span["spanId"] for span in tempo_spans(stack.tempo, stack.trace_id)) == expected
+    assert sorted(span["spanId"] for span in jaeger_spans(stack.jaeger, stack.trace_id)) == expected
 
 
 def test_durations_are_those_that_qmp_told(stack: Stack) -> None:
@@ -128,6 +147,7 @@ def test_tempo_finds_the_destinations_sections_below_the_source(stack: Stack) ->
 def test_prometheus_has_the_metrics_of_both_hosts(stack: Stack) -> None:
     query = "sum by (qemu_migration_role) (last_over_time(qemu_migration_completed_total[1h]))"
     found = until(lambda: prometheus_at(stack.prometheus, query, TO_S), 30.0, 0.5)
+    assert prometheus_at(stack.prometheus, 'last_over_time(qemu_migration_active{host_name="hv-1"}[1h])', TO_S)
     assert {one["metric"]["qemu_migration_role"]: one["value"][1] for one in found} == {"source": "1", "destination": "1"}
     query = 'histogram_sum(last_over_time(qemu_migration_duration_seconds{qemu_migration_role="source"}[1h]))'
     (duration,) = prometheus_at(stack.prometheus, query, TO_S)
@@ -137,6 +157,31 @@ def test_prometheus_has_the_metrics_of_both_hosts(stack: Stack) -> None:
 def test_exemplars_in_prometheus_lead_to_the_trace(stack: Stack) -> None:
     found = prometheus_exemplars(stack.prometheus, "qemu_migration_duration_seconds", FROM_S, TO_S)
     assert {exemplar["labels"]["trace_id"] for exemplar in found} == {stack.trace_id}
+
+
+def test_a_conversion_afterwards_adds_no_second_copy_to_jaeger(stack: Stack) -> None:
+    env = environment(
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{stack.jaeger.otlp_http}/v1/traces",
+        OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{stack.prometheus.otlp_http}/v1/metrics",
+        OTEL_RESOURCE_ATTRIBUTES="host.name=hv-1",
+    )
+    done = subprocess.run([*OTELBRIDGE, "convert", *map(str, LOGS)], env=env, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(jaeger_spans(stack.jaeger, stack.trace_id)) == len(stack.expected)
+
+
+def test_what_waits_for_tempo_outlives_the_gateway(tmp_path: Path) -> None:
+    """Tempo and the others are away, the gateway is stopped and started again, and then Tempo, here a receiver, is back."""
+    gateway, absent = DEPLOY / "collector" / "gateway.yaml", f"127.0.0.1:{free_ports(1)[0]}"
+    away = {"JAEGER_ENDPOINT": absent, "PROMETHEUS_ENDPOINT": f"http://{absent}"}
+    with collector(gateway, tmp_path / "gateway", TEMPO_ENDPOINT=absent, **away) as first:
+        command = [*OTELBRIDGE, "convert", *map(str, LOGS), "--to", first.otlp_http]
+        assert subprocess.run(command, env=environment(), capture_output=True, check=False).returncode == 0
+    with Receiver() as direct, Receiver() as back:
+        convert(LOGS, direct)
+        with collector(gateway, tmp_path / "gateway", TEMPO_ENDPOINT=back.grpc_url.partition("//")[2], **away):
+            until(lambda: len(arrived(back)[0]) >= len(arrived(direct)[0]), 30.0, 0.2)
+        assert arrived(back)[0] == arrived(direct)[0]
 
 
 def pruned(message: Message) -> None:
@@ -164,11 +209,10 @@ def arrived(receiver: Receiver) -> tuple[Any, Any]:
 
 def test_the_collector_reads_what_convert_wrote_to_files(tmp_path: Path) -> None:
     """Every span and point arrives with all that there is to it, as if it had been sent directly."""
-    logs = [BUSY / "src.log", BUSY / "dst.log"]
-    written = [*OTELBRIDGE, "convert", *map(str, logs), "--to", f"file:{tmp_path / 'converted' / 'one'}"]
+    written = [*OTELBRIDGE, "convert", *map(str, LOGS), "--to", f"file:{tmp_path / 'converted' / 'one'}"]
     assert subprocess.run(written, env=environment(), capture_output=True, check=False).returncode == 0
     with Receiver() as direct:
-        convert(logs, direct)
+        convert(LOGS, direct)
     config = DEPLOY / "collector" / "otlpjsonfile.yaml"
     expected = arrived(direct)
     with (

@@ -28,7 +28,7 @@ from tests.deploy.asking import (
     tempo_spans,
 )
 from tests.deploy.backends import DEPLOY, Backend, free_ports, get_json, prometheus, tempo
-from tests.service.running import OTELBRIDGE, config_for, environment, running, until
+from tests.service.running import OTELBRIDGE, Running, config_for, environment, running, until
 
 GRAFANA = DEPLOY / "grafana"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
@@ -70,6 +70,7 @@ class Filled(NamedTuple):
     prometheus: Backend
     tempo: Backend
     since_s: int
+    service: Running
 
 
 def recorded(shared_recordings: Path, recordings: Path) -> dict[str, tuple[Path, Path]]:
@@ -112,7 +113,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, shared_recordings: Path, re
         (folder / "own" / "logs").mkdir()
         (folder / "own" / "logs" / "vm.log").write_bytes((recordings / "debian-7.2/precopy-busy/src.log").read_bytes())
         service.start()
-        yield Filled(metrics, traces, since_s)
+        yield Filled(metrics, traces, since_s, service)
 
 
 def plain(query: str, **values: str) -> str:
@@ -215,6 +216,15 @@ def test_prometheus_has_read_every_rule(filled: Filled) -> None:
     groups = get_json(f"{filled.prometheus.http}/api/v1/rules")["data"]["groups"]
     found = {rule["name"] for group in groups for rule in group["rules"]}
     assert found == {rule.get("record") or rule["alert"] for rule in RULES}
+
+
+def test_the_counters_have_the_same_names_when_they_are_scraped(filled: Filled) -> None:
+    """compose.yaml's Prometheus reads /metrics; here they came over OTLP."""
+    url = f"{filled.prometheus.http}/api/v1/label/__name__/values"
+    until(lambda: "otelbridge_export_spans_rejected_total" in filled.service.page("/metrics").decode())
+    until(lambda: "otelbridge_export_spans_rejected_total" in get_json(url)["data"], 30.0, 0.5)
+    page = set(re.findall(r"^(otelbridge_\w+)", filled.service.page("/metrics").decode(), re.MULTILINE))
+    assert {name for name in get_json(url)["data"] if name.startswith("otelbridge_")} == page
 
 
 def test_variables_offer_what_there_is_to_choose(filled: Filled) -> None:
