@@ -236,6 +236,7 @@ def jaeger(folder: Path) -> Iterator[Backend]:
         "LISTEN": "127.0.0.1", "HTTP_PORT": str(api), "GRPC_PORT": str(grpc), "OTLP_GRPC_PORT": str(otlp_grpc),
         "OTLP_HTTP_PORT": str(otlp_http), "HEALTH_PORT": str(health),
     }  # fmt: skip
+    env |= yaml.safe_load(COMPOSE.read_text())["services"]["jaeger"]["environment"]
     command = [program("jaeger"), *composed("jaeger")]
     found = Backend(f"http://127.0.0.1:{api}", f"127.0.0.1:{otlp_grpc}", f"http://127.0.0.1:{otlp_http}", folder / "jaeger.log")
     with started(command, f"http://127.0.0.1:{health}/status", found.log, env):
