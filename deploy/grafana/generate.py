@@ -384,7 +384,7 @@ def rules() -> dict[str, Any]:
     dirty = f"sum by ({by}) ({dirty_rate('', '5m', 5)}) * 4096"
     counter = '"counter", "$1", "__name__", "otelbridge_(.+)_total"'
     lost = f"label_replace({{{named(LOSSES)}}}, {counter})"
-    lost_before = f"label_replace({{{named(LOSSES)}}} offset 15m, {counter})"
+    lost_before = f"label_replace(last_over_time({{{named(LOSSES)}}}[{_BEFORE}] offset 15m), {counter})"
     recording = [
         {
             "record": "qemu:migration_ended:increase1h",
