@@ -38,6 +38,8 @@ COMPOSE = DEPLOY / "compose" / "compose.yaml"
 BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.158.0"
 BUILD_LIMIT_S = 1500
 """Four minutes where nothing else runs."""
+TRACE_IDLE = "5s"
+"""How long Tempo waits for more of a trace before a search finds it; more than otelbridge and the Collectors need here."""
 READY_S, STOP_S, ANSWER_S = 60.0, 5.0, 30.0
 
 
@@ -223,7 +225,7 @@ def tempo(folder: Path) -> Iterator[Backend]:
     api, grpc, otlp_grpc, otlp_http, gossip = free_ports(5)
     env = {
         "LISTEN": "127.0.0.1", "HTTP_PORT": str(api), "GRPC_PORT": str(grpc), "OTLP_GRPC_PORT": str(otlp_grpc),
-        "OTLP_HTTP_PORT": str(otlp_http), "GOSSIP_PORT": str(gossip), "DATA": str(folder / "data"),
+        "OTLP_HTTP_PORT": str(otlp_http), "GOSSIP_PORT": str(gossip), "DATA": str(folder / "data"), "TRACE_IDLE": TRACE_IDLE,
     }  # fmt: skip
     command = [program("tempo"), *composed("tempo")]
     found = Backend(f"http://127.0.0.1:{api}", f"127.0.0.1:{otlp_grpc}", f"http://127.0.0.1:{otlp_http}", folder / "tempo.log")
