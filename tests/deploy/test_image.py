@@ -186,7 +186,7 @@ class Service:
 
     def probe(self) -> int:
         """What the image's HEALTHCHECK ends with."""
-        kind, *words = self._built.store.inspect(self._built.image)["Config"]["Healthcheck"]["Test"]
+        kind, *words = self._built.store.inspect(self._built.image)["Healthcheck"]["Test"]
         assert kind == "CMD"
         return subprocess.run(self._built.store.podman("exec", self._name, *words), check=False).returncode
 
