@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 PROJECT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otelbridge" / "bases"
@@ -31,8 +31,13 @@ PYTHON = (3, 11)
 
 # As the public slim image: no documentation.
 _SLIM = 'rm -rf "$1/usr/share/doc" "$1/usr/share/man" "$1/usr/share/locale"'
-_RUN_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
-PACKAGES = {"run": _RUN_PACKAGES, "build": (*_RUN_PACKAGES, "python3-pip", "dash", "coreutils", "tini")}
+_PYTHON = "python3-minimal,libpython3-stdlib,libstdc++6"
+BASES = {
+    "run": ("--variant=extract", f"--extract-hook={_SLIM}", f"--include={_PYTHON}"),
+    "build": ("--variant=extract", f"--include={_PYTHON},python3-pip,dash,coreutils,tini"),
+    "host": ("--variant=essential", f"--include={_PYTHON},systemd,procps"),
+}
+"""How each base is made: those of the image's two stages, and a host that systemd runs."""
 
 HARDENED = (
     "--read-only", "--read-only-tmpfs=false", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=64",
@@ -59,8 +64,7 @@ def run(*command: str | Path, cwd: Path | None = None, **env: str) -> str:
 
 def base(name: str) -> Path:
     """The archive of a base's files, at most a week old."""
-    command = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={','.join(PACKAGES[name])}"]
-    command += [f"--extract-hook={_SLIM}", SUITE]
+    command = ["mmdebstrap", "--quiet", *BASES[name], SUITE]
     path = CACHE / f"{name}-{hashlib.sha256(' '.join(command).encode()).hexdigest()[:16]}.tar"
     if not path.exists() or time.time() - path.stat().st_mtime > STALE_S:
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -96,8 +100,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._where = [f"--root={folder / 'store'}", f"--runroot={folder / 'run'}", "--storage-driver=overlay"]
-        for name in PACKAGES:
-            self._add_base(name)
+        for name in ("run", "build"):
+            self.add_base(name)
 
     def buildah(self, *words: str | Path) -> str:
         """What buildah prints."""
@@ -107,7 +111,8 @@ class Store:
         """The command of podman; crun, which it would take, knows no hybrid hierarchy of control groups."""
         return ["podman", *self._where, "--runtime=runc", *map(str, words)]
 
-    def _add_base(self, name: str) -> None:
+    def add_base(self, name: str) -> None:
+        """Have a base as `localhost/base-NAME`."""
         container = self.buildah("from", "scratch")
         self.buildah("add", "-q", container, base(name), "/")
         self.buildah("commit", "-q", "--timestamp=0", container, f"localhost/base-{name}")
@@ -119,7 +124,7 @@ class Store:
             context = Path(name)
             shutil.copytree(PROJECT / "deploy/image", context / "deploy/image")
             shutil.copytree(wheels, context / "wheels", copy_function=shutil.copyfile)
-            bases = [f"--build-arg={stage.upper()}_IMAGE=localhost/base-{stage}" for stage in PACKAGES]
+            bases = [f"--build-arg={stage.upper()}_IMAGE=localhost/base-{stage}" for stage in ("run", "build")]
             self.buildah(
                 "bud", "-q", "--no-cache", "--isolation=chroot", "--format=docker", "--timestamp=0", *bases, *arguments,
                 f"--iidfile={context / 'id'}", "-f", context / "deploy/image/Dockerfile", context,
@@ -129,6 +134,16 @@ class Store:
             manifest = (context / "pushed/manifest.json").read_bytes()
         layers = tuple(int(layer["size"]) for layer in json.loads(manifest)["layers"])
         return Image(image_id, hashlib.sha256(manifest).hexdigest(), layers)
+
+    def add_host(self, image: Image) -> str:
+        """The name of an image of a host with systemd, and otelbridge where the image has it."""
+        self.add_base("host")
+        container = self.buildah("from", "localhost/base-host")
+        self.buildah("add", "-q", f"--from={image.id}", container, "/opt/otelbridge", "/opt/otelbridge")
+        self.buildah("config", "--cmd=/lib/systemd/systemd", "--stop-signal=SIGRTMIN+3", container)
+        self.buildah("commit", "-q", container, "localhost/host")
+        self.buildah("rm", container)
+        return "localhost/host"
 
     def inspect(self, image: Image) -> dict[str, Any]:
         """What the image says of itself."""
@@ -152,6 +167,14 @@ class Store:
         run(*self.podman("rm", "--all", "--force", "--time=0"))
         subprocess.run(["umount", self.folder / "store/overlay"], check=False, capture_output=True)
         shutil.rmtree(self.folder)
+
+
+class Built(NamedTuple):
+    """The image, where it is, and the wheels that it was built from."""
+
+    store: Store
+    wheels: Path
+    image: Image
 
 
 class Loopback:

@@ -8,18 +8,16 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
-import pytest
 import yaml
 
-from tests.deploy.images import PROJECT, PYTHON, Image, Loopback, Store, own_wheel, run
+from tests.deploy.images import PROJECT, Built, Loopback, own_wheel, run
 from tests.receiver import Receiver
 from tests.service.living import RECORDING, named
 from tests.service.running import bodies, converted, environment, spans_in, until
@@ -32,35 +30,6 @@ GRACE_S = 10
 """How long Docker waits before it kills; Kubernetes waits 30 s."""
 
 Need = Callable[[str, str], None]
-
-
-class Built(NamedTuple):
-    store: Store
-    wheels: Path
-    image: Image
-
-
-def can_not(reason: str) -> None:
-    (pytest.fail if os.environ.get("OTELBRIDGE_CI") == "1" else pytest.skip)(reason)
-
-
-@pytest.fixture(scope="module")
-def built(need: Need) -> Iterator[Built]:
-    """The image, built once for all tests."""
-    for program in ("buildah", "podman", "runc", "mmdebstrap"):
-        need(program, "builds and runs the image")
-    if os.geteuid() != 0:
-        can_not("Images are built and run by root here.")
-    if sys.version_info[:2] != PYTHON:
-        can_not(f"The base has Python {PYTHON}, and the wheels are made by {sys.version_info[:2]}.")
-    folder = Path(tempfile.mkdtemp(prefix="image-"))
-    wheels = folder / "wheels"
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--only-binary=:all:", "-w", wheels, ".[prometheus]", cwd=PROJECT)
-    store = Store(folder)
-    try:
-        yield Built(store, wheels, store.build(wheels))
-    finally:
-        store.close()
 
 
 def test_two_builds_are_one_image(built: Built, tmp_path: Path) -> None:
