@@ -6,11 +6,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.deploy.images import PROJECT, PYTHON, Built, Store, run
+from tests.deploy.images import BASES, PROJECT, PYTHON, REVISION, Built, Store, base, run
 
 Need = Callable[[str, str], None]
 
@@ -30,9 +31,14 @@ def built(need: Need) -> Iterator[Built]:
         can_not(f"The base has Python {PYTHON}, and the wheels are made by {sys.version_info[:2]}.")
     folder = Path(tempfile.mkdtemp(prefix="image-"))
     wheels = folder / "wheels"
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--only-binary=:all:", "-w", wheels, ".[prometheus]", cwd=PROJECT)
+    with ThreadPoolExecutor() as pool:  # all of them wait for the network
+        made = [pool.submit(base, name) for name in BASES]
+        wheel = (sys.executable, "-m", "pip", "wheel", "-q", "--only-binary=:all:", "-w", wheels, ".[prometheus]")
+        made.append(pool.submit(run, *wheel, cwd=PROJECT))
+        for one in made:
+            one.result()
     store = Store(folder)
     try:
-        yield Built(store, wheels, store.build(wheels))
+        yield Built(store, wheels, store.build(wheels, REVISION))
     finally:
         store.close()

@@ -26,6 +26,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otel
 """Outside of the checkout; what lies there may be deleted at any time."""
 STALE_S = 7 * 86_400
 SUITE = "bookworm"
+REVISION = "4b825dc"
 PYTHON = (3, 11)
 """That of the suite, which the wheels are for."""
 
@@ -118,7 +119,7 @@ class Store:
         self.buildah("commit", "-q", "--timestamp=0", container, f"localhost/base-{name}")
         self.buildah("rm", container)
 
-    def build(self, wheels: Path, *arguments: str) -> Image:
+    def build(self, wheels: Path, revision: str) -> Image:
         """Build the image as a user does, in a copy of what the sources' folder holds for it."""
         with tempfile.TemporaryDirectory() as name:
             context = Path(name)
@@ -126,7 +127,8 @@ class Store:
             shutil.copytree(wheels, context / "wheels", copy_function=shutil.copyfile)
             bases = [f"--build-arg={stage.upper()}_IMAGE=localhost/base-{stage}" for stage in ("run", "build")]
             self.buildah(
-                "bud", "-q", "--no-cache", "--isolation=chroot", "--format=docker", "--timestamp=0", *bases, *arguments,
+                "bud", "-q", "--no-cache", "--isolation=chroot", "--format=docker", "--timestamp=0", *bases,
+                f"--build-arg=REVISION={revision}",
                 f"--iidfile={context / 'id'}", "-f", context / "deploy/image/Dockerfile", context,
             )  # fmt: skip
             image_id = (context / "id").read_text().strip().removeprefix("sha256:")

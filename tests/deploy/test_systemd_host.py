@@ -23,6 +23,8 @@ LOGS = "/var/log/libvirt/qemu"
 READ_ANY = 1 << 2
 """CAP_DAC_READ_SEARCH in a set of capabilities, see capability.h."""
 
+# 19084@1795408207.397527:migration_set_outgoing_channel ioc=0x55…
+_EVENT = re.compile(rb"^\d+@\d+\.\d+:(.*)$", re.MULTILINE)
 # `#   systemctl daemon-reload && …`
 _COMMAND = re.compile(r"^#   (.*)$", re.MULTILINE)
 
@@ -65,14 +67,13 @@ def host(built: Built) -> Iterator[Host]:
         network = stack.enter_context(Loopback())
         receiver = network.call(Receiver().__enter__)
         stack.callback(network.call, receiver.__exit__, None, None, None)
-        run(*built.store.podman(
-            "run", "--detach", f"--name={name}", "--privileged", "--systemd=always", "--no-healthcheck", f"--network=ns:{network.path}",
-            "--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096", f"--volume={PROJECT / 'deploy'}:/src/deploy:ro", image,
-        ))  # fmt: skip
+        options = ("--privileged", "--systemd=always", "--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")
+        options += (f"--network=ns:{network.path}", f"--volume={PROJECT / 'deploy'}:/src/deploy:ro")
+        run(*built.store.podman("run", "--detach", f"--name={name}", *options, image))
         stack.callback(run, *built.store.podman("rm", "--force", "--time=0", name))
         found = Host(built.store.podman(), name, receiver)
-        until(lambda: subprocess.run([*found.podman, "exec", name, "systemctl", "is-system-running", "--wait"], check=False,
-              capture_output=True).stdout == b"running\n", 60)  # fmt: skip
+        booted = [*found.podman, "exec", name, "systemctl", "is-system-running", "--wait"]
+        until(lambda: subprocess.run(booted, check=False, capture_output=True).stdout == b"running\n", 60)
         install(found)
         yield found
 
@@ -98,7 +99,7 @@ def test_the_service_lives_under_the_units_rules(host: Host, tmp_path: Path) -> 
     expected = converted([log])[0].keys()
     until(lambda: named(host.receiver, "migration"), 60)
     host.call("systemctl", "reload", "otelbridge")
-    until(lambda: "Reloaded" in host.journal() or "reload" in host.journal().lower(), 30)
+    until(lambda: "The configuration was read again and is in force." in host.journal(), 30)
     assert host.shown("ActiveState") == "active"
     assert host.shown("WatchdogUSec") == "1min"
     assert int(host.shown("WatchdogTimestampMonotonic")) > 0
@@ -124,8 +125,22 @@ def test_the_service_may_read_anything_and_write_nothing_but_its_state(host: Hos
         tried = f"nsenter --mount --target {pid} touch {folder}/x 2>&1 || true"
         assert "Read-only file system" in host.call("sh", "-c", tried)
     host.call("nsenter", "--mount", "--target", pid, "touch", "/var/lib/otelbridge/x")
+    as_itself = f"--reuid={status['Uid'].split()[0]} --regid={status['Gid'].split()[0]} --clear-groups"
+    seen = host.call("sh", "-c", f"nsenter --mount --target {pid} setpriv {as_itself} cat /proc/1/comm")
+    assert seen == "systemd", "processes of others cannot be seen, so a QEMU that runs counts as ended"
     assert host.call("stat", "-c", "%U %a", "/var/lib/otelbridge/outbox.db") == "otelbridge 600"
     host.call("systemctl", "stop", "otelbridge")
+
+
+def test_the_service_may_read_the_journal(host: Host) -> None:
+    """Of QEMU's syslog backend, say."""
+    before = len(named(host.receiver, "migration"))
+    host.configure("^  #- journald:", "  - journald:")
+    host.call("systemctl", "start", "otelbridge")
+    host.call("systemd-cat", "--identifier=qemu-system-x86_64", stdin=b"\n".join(_EVENT.findall(RECORDING)) + b"\n")
+    until(lambda: len(named(host.receiver, "migration")) > before, 60)
+    host.call("systemctl", "stop", "otelbridge")
+    assert host.shown("Result") == "success", host.journal()
 
 
 def test_a_mistake_in_the_configuration_is_said_once(host: Host) -> None:
