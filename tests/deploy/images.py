@@ -123,14 +123,13 @@ class Store:
         """Build the image as a user does, in a copy of what the sources' folder holds for it."""
         with tempfile.TemporaryDirectory() as name:
             context = Path(name)
-            shutil.copytree(PROJECT / "deploy/image", context / "deploy/image")
+            dockerfile = context / "deploy/image/Dockerfile"
+            shutil.copytree(PROJECT / "deploy/image", dockerfile.parent)
             shutil.copytree(wheels, context / "wheels", copy_function=shutil.copyfile)
-            bases = [f"--build-arg={stage.upper()}_IMAGE=localhost/base-{stage}" for stage in ("run", "build")]
-            self.buildah(
-                "bud", "-q", "--no-cache", "--isolation=chroot", "--format=docker", "--timestamp=0", *bases,
-                f"--build-arg=REVISION={revision}",
-                f"--iidfile={context / 'id'}", "-f", context / "deploy/image/Dockerfile", context,
-            )  # fmt: skip
+            given = [f"--build-arg={stage.upper()}_IMAGE=localhost/base-{stage}" for stage in ("run", "build")]
+            given += [f"--build-arg=REVISION={revision}", f"--iidfile={context / 'id'}", f"--file={dockerfile}"]
+            form = ("--no-cache", "--isolation=chroot", "--format=docker", "--timestamp=0")
+            self.buildah("bud", "-q", *form, *given, context)
             image_id = (context / "id").read_text().strip().removeprefix("sha256:")
             self.buildah("push", "-q", "--format=oci", image_id, f"dir:{context / 'pushed'}")
             manifest = (context / "pushed/manifest.json").read_bytes()

@@ -118,8 +118,9 @@ def test_systemd_waits_longer_than_the_service_takes_to_end() -> None:
 
 
 @pytest.mark.parametrize("conf", [[], ["OTELBRIDGE_OPTIONS=--config {folder}/otelbridge.yaml", "OTEL_SERVICE_NAME=vm"]])
-def test_the_service_lives_as_the_unit_says(conf: list[str], tmp_path: Path) -> None:
+def test_the_service_lives_as_the_unit_says(conf: list[str], need: Need, tmp_path: Path) -> None:
     """Started, watched, reloaded and ended by the unit's own commands and environment; only its folders are others."""
+    need("/bin/kill", "ExecReload calls it")
     log_in(tmp_path)
     env = UNIT_ENVIRONMENT | environment_of(line.format(folder=tmp_path) for line in conf)
     env = {name: value.replace("/etc/otelbridge", str(tmp_path)) for name, value in env.items()}
