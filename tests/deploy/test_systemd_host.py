@@ -132,10 +132,11 @@ def test_the_service_may_read_anything_and_write_nothing_but_its_state(host: Hos
     host.call("systemctl", "stop", "otelbridge")
 
 
-def test_the_service_may_read_the_journal(host: Host) -> None:
-    """Of QEMU's syslog backend, say."""
+def test_the_service_may_read_the_journal_and_speak_grpc(host: Host) -> None:
+    """Neither journalctl nor gRPC needs a call of the system that the unit forbids."""
     before = len(named(host.receiver, "migration"))
     host.configure("^  #- journald:", "  - journald:")
+    host.configure(host.receiver.http_url, host.receiver.grpc_url)
     host.call("systemctl", "start", "otelbridge")
     host.call("systemd-cat", "--identifier=qemu-system-x86_64", stdin=b"\n".join(_EVENT.findall(RECORDING)) + b"\n")
     until(lambda: len(named(host.receiver, "migration")) > before, 60)
