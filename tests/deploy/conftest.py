@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from tests.deploy.images import BASES, PROJECT, PYTHON, REVISION, Built, Store, base, run
+from tests.deploy.images import BASES, PROJECT, PYTHON, REVISION, Built, Store, base, run, store_folder
 
 Need = Callable[[str, str], None]
 
@@ -29,7 +27,7 @@ def built(need: Need) -> Iterator[Built]:
         can_not("Images are built and run by root here.")
     if sys.version_info[:2] != PYTHON:
         can_not(f"The base has Python {PYTHON}, and the wheels are made by {sys.version_info[:2]}.")
-    folder = Path(tempfile.mkdtemp(prefix="image-"))
+    folder = store_folder()
     wheels = folder / "wheels"
     with ThreadPoolExecutor() as pool:  # all of them wait for the network
         made = [pool.submit(base, name) for name in BASES]
