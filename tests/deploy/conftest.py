@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -27,16 +29,16 @@ def built(need: Need) -> Iterator[Built]:
         can_not("Images are built and run by root here.")
     if sys.version_info[:2] != PYTHON:
         can_not(f"The base has Python {PYTHON}, and the wheels are made by {sys.version_info[:2]}.")
-    folder = store_folder()
-    wheels = folder / "wheels"
-    with ThreadPoolExecutor() as pool:  # all of them wait for the network
-        made = [pool.submit(base, name) for name in BASES]
+    with ExitStack() as stack:
+        folder = store_folder()
+        stack.callback(shutil.rmtree, folder)
+        wheels = folder / "wheels"
         wheel = (sys.executable, "-m", "pip", "wheel", "-q", "--only-binary=:all:", "-w", wheels, ".[prometheus]")
-        made.append(pool.submit(run, *wheel, cwd=PROJECT))
+        with ThreadPoolExecutor() as pool:  # all of them wait for the network
+            made = [pool.submit(base, name) for name in BASES]
+            made.append(pool.submit(run, *wheel, cwd=PROJECT))
         for one in made:
             one.result()
-    store = Store(folder)
-    try:
+        store = Store(folder)
+        stack.callback(store.close)
         yield Built(store, wheels, store.build(wheels, REVISION))
-    finally:
-        store.close()

@@ -172,10 +172,9 @@ class Store:
         return self.podman("run", *_HERE, *HARDENED, f"--network={network}", *options, image.id, *arguments)
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing running or mounted."""
         run(*self.podman("rm", "--all", "--force", "--time=0"))
         subprocess.run(["umount", self.folder / "store/overlay"], check=False, capture_output=True)
-        shutil.rmtree(self.folder)
 
 
 class Built(NamedTuple):

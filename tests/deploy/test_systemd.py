@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from otelbridge.service.parse import load_config
 
 from otelbridge.durations import duration_ns
+from otelbridge.service.config.parse import load_config
 from tests.deploy.units import PROGRAM, SYSTEMD, UNIT, environment_of, settings, words_of
 from tests.receiver import Receiver
 from tests.service.living import log_in
