@@ -137,7 +137,10 @@ class Listener:
 
     def snapshot(self) -> list[Any]:
         """What is remembered, as plain data."""
-        return [self.unread, [[process, [[*tag, times] for tag, times in of.items()]] for process, of in self._times.items()]]
+        return [
+            self.unread,
+            [[process, [[*tag, list(times)] for tag, times in of.items()]] for process, of in self._times.items()],
+        ]
 
     def restore(self, state: Sequence[Any]) -> None:
         """Go on from `snapshot`."""

@@ -28,20 +28,22 @@ MAX_HELD = 100_000
 """So many events of one stream are held; then it goes on alone."""
 _PROCESSES = 1_000_000
 _REMEMBER_S = 60.0
+_TAKEN_S = 3600.0
+"""So long it is remembered of a source's migration that it has its destination."""
 
 
 class Joining:
-    """Lets streams go on that are held, alone or joined."""
+    """Lets streams go on that are held, alone or joined.
+
+    Attributes:
+        is_waiting: Whether anything is held that may go on in a moment.
+    """
 
     def __init__(self) -> None:
         self._since_s: dict[str, float] = {}
         self._ended_s: dict[str, float] = {}
-        self._joined: set[bytes] = set()
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether anything is held that may go on soon."""
-        return bool(self._since_s)
+        self._joined_s: dict[bytes, float] = {}
+        self.is_waiting = False
 
     def look(self, flows: Sequence[Flow], now_s: float) -> list[Flow]:
         """Release what need not be held any longer; those that went on."""
@@ -49,11 +51,13 @@ class Joining:
         if not held:
             self._since_s.clear()
             self._ended_s.clear()
+            self.is_waiting = False
             return []
         released = [flow for flow in held if self._release(flow, flows, now_s)]
         for flow in released:
             self._since_s.pop(flow.path, None)
             self._ended_s.pop(flow.path, None)
+        self.is_waiting = any(now_s - since_s < LOOK_S for since_s in self._since_s.values())
         return released
 
     def _release(self, flow: Flow, flows: Sequence[Flow], now_s: float) -> bool:
@@ -70,20 +74,21 @@ class Joining:
         ended_s = now_s - self._ended_s.setdefault(flow.path, now_s)
         if ended_s < PATIENCE_S and any(_is_under_way(other, begin_ns) for other in others):
             return False
-        flow.release(*self._join(flow, others))
+        flow.release(*self._join(flow, others, now_s))
         return True
 
-    def _join(self, flow: Flow, others: Sequence[Flow]) -> tuple[Mapping[bytes, Join], Mapping[int, Shifts]]:
+    def _join(self, flow: Flow, others: Sequence[Flow], now_s: float) -> tuple[Mapping[bytes, Join], Mapping[int, Shifts]]:
         """Where the migrations of a held stream belong, and what is done to the times of its processes."""
         mine = flow.stream.twin().migrations(0)
         theirs = [one for place, other in enumerate(others, 1) for one in other.stream.migrations(place * _PROCESSES)]
-        found = join([*mine, *(one for one in theirs if one.span_id not in self._joined)])
+        found = join([*mine, *(one for one in theirs if one.span_id not in self._joined_s)])
         joins = {one.span_id: found.joins[one.span_id] for one in mine if one.span_id in found.joins}
-        self._joined |= {one.parent_id for one in joins.values()}
+        self._joined_s |= {one.parent_id: now_s for one in joins.values()}
         return joins, {number: shifts for number, shifts in found.shifts.items() if number < _PROCESSES}
 
     def forget(self, flows: Sequence[Flow], now_s: float) -> None:
         """Let go of migrations that ended so long ago that no other side of them will come."""
+        self._joined_s = {one: at_s for one, at_s in self._joined_s.items() if now_s - at_s < _TAKEN_S}
         if not self._since_s:
             for flow in flows:
                 if flow.idle_s(now_s) > _REMEMBER_S:

@@ -312,11 +312,15 @@ class Service:
         counters.set("otelbridge.reader.files_followed", len(self._inputs.flows))
         counters.set("otelbridge.engine.spans_open", sum(flow.stream.open_spans for flow in self._inputs.flows.values()))
         counters.set("otelbridge.outbox.memory_bytes", outbox.memory_bytes)
-        for (destination, signal), amount in outbox.pending.items():
-            counters.set("otelbridge.outbox.pending_bytes", amount.bytes, destination=destination, signal=signal)
-            counters.set("otelbridge.outbox.pending_requests", amount.requests, destination=destination, signal=signal)
-        for (destination, signal), amount in outbox.rejected.items():
-            counters.set("otelbridge.outbox.rejected_bytes", amount.bytes, destination=destination, signal=signal)
+        routes = {(lane.destination, lane.signal) for lane in self._senders.status()}
+        # An empty one must be told as empty: a gauge keeps what it was set to.
+        for destination, signal in routes | outbox.pending.keys() | outbox.rejected.keys():
+            pending = outbox.pending.get((destination, signal), Amount())
+            rejected = outbox.rejected.get((destination, signal), Amount())
+            where = {"destination": destination, "signal": signal}
+            counters.set("otelbridge.outbox.pending_bytes", pending.bytes, **where)
+            counters.set("otelbridge.outbox.pending_requests", pending.requests, **where)
+            counters.set("otelbridge.outbox.rejected_bytes", rejected.bytes, **where)
         for path, flow in self._inputs.flows.items():
             counters.set("otelbridge.reader.data_unread", flow.source.lag_bytes, input=path)
             counters.set("otelbridge.reader.delay", flow.lag_s(now_s), input=path)

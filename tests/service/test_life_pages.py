@@ -125,3 +125,13 @@ def test_it_is_not_ready_without_its_folder_or_with_a_wrong_address_and_says_why
         with Receiver() as receiver:
             service.write_config(destinations={"receiver": {"endpoint": receiver.http_url}})
             until(lambda: code(service, "/readyz") == 200, 30)
+
+
+def test_what_waits_in_the_outbox_is_told_as_nothing_once_it_is_delivered(tmp_path: Path) -> None:
+    """A gauge keeps what it was set to, so an outbox that has been emptied must be said to be empty."""
+    log_in(tmp_path)
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, "http://127.0.0.1:9")) as service:
+        until(lambda: counter(service, "otelbridge.outbox.pending_bytes") > 0, 30)
+        service.write_config(destinations={"receiver": {"endpoint": receiver.http_url}})
+        until(lambda: counter(service, "otelbridge.outbox.pending_bytes") == 0, 30)
+        assert receiver.spans()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -94,3 +95,20 @@ def test_a_stream_that_is_taken_up_again_from_plain_data_loses_and_doubles_nothi
     stream.end()
     sink.take(stream.take())
     assert sink.found == converted(path)
+
+
+def test_a_twin_of_a_held_stream_leaves_it_as_it_was() -> None:
+    """One migration has come in and gone on; the next is held, and what it is joined to is found out with a twin."""
+    path = RECORDINGS / "debian-7.2/precopy-busy/dst.log"
+    lines = path.read_bytes().splitlines(keepends=True)
+    stream = Stream(KIND, str(path))
+    stream.feed(b"".join(lines))
+    stream.settle()
+    stream.release({}, {})
+    stream.settle()
+    stream.take()
+    stream.feed(re.sub(rb"(?m)^(\d+@)(\d+)", lambda found: b"%b%d" % (found[1], int(found[2]) + 30), b"".join(lines)))
+    assert stream.held_ns is not None
+    before = json.dumps(stream.snapshot())
+    assert len(stream.twin().migrations(0)) == 2
+    assert json.dumps(stream.snapshot()) == before
