@@ -30,6 +30,7 @@ WATCH_S = 2.0
 """How often the files of the configuration are looked at for a change."""
 _STATUS_S = 10.0
 _PROBLEMS_TOLD = 20
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 _ONLY_AT_START = ("outbox", "health")
 """Sections of the configuration that hold what cannot change while the service runs."""
 _log = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ class Asked:
             self.reload = True
         else:
             self.stop, self.interrupted = True, number == signal.SIGINT
+            # Who asks once more, or a thousand times, must neither make it a hard end nor keep it from coming to one.
+            for again in _ENDS:
+                signal.signal(again, signal.SIG_IGN)
         # One that is full wakes the loop as well.
         with suppress(BlockingIOError):
             os.write(self._other_end, b"!")
@@ -56,12 +60,11 @@ class Asked:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals until the end."""
-        before = {number: signal.signal(number, self.on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        before = {number: signal.signal(number, self.on_signal) for number in (*_ENDS, signal.SIGHUP)}
         try:
             yield
         finally:
             for number, handler in before.items():
-                # Who asks once more for an end that is nearly there must not make it a hard one.
                 signal.signal(number, signal.SIG_IGN if self.stop else handler)
             os.close(self.wake)
             os.close(self._other_end)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,9 +129,13 @@ class Running:
         return int(self.log.rsplit("health=127.0.0.1:", 1)[1].split()[0].strip('"'))
 
     def page(self, path: str) -> bytes:
-        """What its health server answers."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-            return bytes(answer.read())
+        """What its health server answers, also where that is 503: not ready."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.read()
 
     def status(self) -> dict[str, Any]:
         """/status."""
