@@ -128,14 +128,18 @@ class Running:
         """The port of its health server."""
         return int(self.log.rsplit("health=127.0.0.1:", 1)[1].split()[0].strip('"'))
 
-    def page(self, path: str) -> bytes:
-        """What its health server answers, also where that is 503: not ready."""
+    def answer(self, path: str) -> tuple[int, bytes]:
+        """Status code and body that its health server answers with."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return bytes(answer.read())
+                return int(answer.status), bytes(answer.read())
         except urllib.error.HTTPError as refused:
             with refused:
-                return refused.read()
+                return int(refused.status or 0), bytes(refused.read())
+
+    def page(self, path: str) -> bytes:
+        """What its health server answers, whatever the status code."""
+        return self.answer(path)[1]
 
     def status(self) -> dict[str, Any]:
         """/status."""

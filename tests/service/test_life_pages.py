@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from otelbridge.stats import STATS
 from tests.receiver import Receiver
 from tests.service.living import NOBODY, RECORDING, all_read, append, counter, drained, ended, later, log_in
-from tests.service.running import Running, config_for, converted, received, running, until
+from tests.service.running import config_for, converted, received, running, until
 
 HASTY = "import otelbridge.service.health as health; health.HEART_LIMIT_S = 1.0; from otelbridge.cli import main; main()"
 """A loop that has not beaten for a second hangs, instead of half a minute."""
-
-
-def code(service: Running, path: str) -> int:
-    """The status code of a page."""
-    try:
-        service.page(path)
-    except urllib.error.HTTPError as error:
-        return error.code
-    return 200
-
-
-def body_of(service: Running, path: str) -> str:
-    """What a page says, whatever its status code."""
-    try:
-        return service.page(path).decode()
-    except urllib.error.HTTPError as error:
-        return error.read().decode()
 
 
 def test_all_pages_of_a_service_that_does_well(tmp_path: Path) -> None:
@@ -73,7 +55,7 @@ def test_lag_grows_while_the_outbox_is_full_and_is_gone_when_the_collector_is_ba
     with Receiver() as receiver, running(tmp_path, config) as service:
         until(lambda: service.status()["outbox"]["state"] == "full")
         assert service.status()["ready"] is False
-        assert (code(service, "/healthz"), code(service, "/readyz")) == (200, 503)
+        assert (service.answer("/healthz")[0], service.answer("/readyz")[0]) == (200, 503)
 
         def first() -> dict[str, Any]:
             return dict(service.status()["inputs"][0])
@@ -91,7 +73,7 @@ def test_lag_grows_while_the_outbox_is_full_and_is_gone_when_the_collector_is_ba
         service.write_config(destinations={"receiver": {"endpoint": receiver.http_url}})
         until(lambda: first()["bytes"] == 3 * len(RECORDING))
         ended(service)
-        assert (first()["lag_bytes"], first()["lag_s"], code(service, "/readyz")) == (0, 0.0, 200)
+        assert (first()["lag_bytes"], first()["lag_s"], service.answer("/readyz")[0]) == (0, 0.0, 200)
         assert [lane["error"] for lane in service.status()["destinations"]] == ["", ""]
         assert service.stop() == 0
         assert received(receiver) == converted([path])
@@ -100,31 +82,31 @@ def test_lag_grows_while_the_outbox_is_full_and_is_gone_when_the_collector_is_ba
 def test_a_main_loop_that_hangs_is_told_by_healthz(tmp_path: Path) -> None:
     """It hangs in reading its configuration: a named pipe that nobody writes to."""
     with running(tmp_path, config_for(tmp_path, NOBODY), command=(sys.executable, "-c", HASTY)) as service:
-        assert code(service, "/healthz") == 200
+        assert service.answer("/healthz")[0] == 200
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "pipe").rename(tmp_path / "otelbridge.yaml")
         service.send(signal.SIGHUP)
-        until(lambda: code(service, "/healthz") == 503)
+        until(lambda: service.answer("/healthz")[0] == 503)
         assert service.status()["inputs"] == []
         with (tmp_path / "otelbridge.yaml").open("w") as pipe:
             yaml.safe_dump({"version": 1, **service.config}, pipe)
-        until(lambda: code(service, "/healthz") == 200)
+        until(lambda: service.answer("/healthz")[0] == 200)
         assert service.stop() == 0
 
 
 def test_it_is_not_ready_without_its_folder_or_with_a_wrong_address_and_says_why(tmp_path: Path) -> None:
     config = config_for(tmp_path, "http://127.0.0.1:9/nowhere")
     with running(tmp_path, config) as service:
-        until(lambda: "127.0.0.1:9" in body_of(service, "/readyz") or "logs" in body_of(service, "/readyz"))
-        assert code(service, "/readyz") == 503
-        assert str(tmp_path / "logs") in body_of(service, "/readyz")
+        until(lambda: "127.0.0.1:9" in service.page("/readyz").decode() or "logs" in service.page("/readyz").decode())
+        assert service.answer("/readyz")[0] == 503
+        assert str(tmp_path / "logs") in service.page("/readyz").decode()
         (tmp_path / "logs").mkdir()
-        until(lambda: str(tmp_path / "logs") not in body_of(service, "/readyz"))
+        until(lambda: str(tmp_path / "logs") not in service.page("/readyz").decode())
         (tmp_path / "logs" / "vm.log").write_bytes(RECORDING)
-        until(lambda: "receiver has taken no traces since the start" in body_of(service, "/readyz"))
+        until(lambda: "receiver has taken no traces since the start" in service.page("/readyz").decode())
         with Receiver() as receiver:
             service.write_config(destinations={"receiver": {"endpoint": receiver.http_url}})
-            until(lambda: code(service, "/readyz") == 200, 30)
+            until(lambda: service.answer("/readyz")[0] == 200, 30)
 
 
 def test_what_waits_in_the_outbox_is_told_as_nothing_once_it_is_delivered(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,7 +131,7 @@ def test_on_a_full_disk_it_goes_on_from_memory_and_recovers_when_there_is_room(t
             until(lambda: len(ids_in(receiver)) > before + 20)
             assert service.status()["outbox"]["words"].startswith("The outbox is in memory only")
             assert "full" in service.status()["outbox"]["words"]
-            assert service.page("/readyz")
+            assert service.answer("/readyz")[0] == 200
             assert service.log.count("The outbox is in memory only") == 1
             (disk / "filler").unlink()
             until(lambda: service.status()["outbox"]["state"] == "ok")
@@ -439,15 +438,6 @@ def rss_bytes(service: Running) -> int:
     return int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def readiness(service: Running) -> int:
-    try:
-        service.page("/readyz")
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
-    return 200
-
-
 def limited(tmp_path: Path, receiver: Receiver | str, **more: Any) -> dict[str, Any]:
     return config_for(tmp_path, receiver, outbox={"folder": str(tmp_path / "outbox"), "limit": "1MiB"}, **more)
 
@@ -470,7 +460,7 @@ def test_at_the_limit_reading_waits_and_everything_comes_when_the_destination_is
         with running(tmp_path, limited(tmp_path, receiver)) as service:
             until(lambda: service.status()["outbox"]["state"] == "full", 30)
             assert "reading waits" in service.log
-            assert readiness(service) == 503
+            assert service.answer("/readyz")[0] == 503
             status, memory = service.status(), rss_bytes(service)
             # Longer than the time-out: what waits to be read has not ended.
             time.sleep(4.0)
@@ -481,14 +471,14 @@ def test_at_the_limit_reading_waits_and_everything_comes_when_the_destination_is
             assert rss_bytes(service) < memory + 8 * MIB
             assert service.stop() == 0
             service.start()
-            assert until(lambda: readiness(service) == 503)
+            assert until(lambda: service.answer("/readyz")[0] == 503)
             service.kill()
             service.start()
-            assert until(lambda: readiness(service) == 503)
+            assert until(lambda: service.answer("/readyz")[0] == 503)
             back(receiver)
             until(lambda: is_settled(service), 120)
             assert "reading goes on" in service.log
-            assert readiness(service) == 200
+            assert service.answer("/readyz")[0] == 200
             assert service.status()["losses"] == {}
             assert service.stop() == 0
     check_complete(receiver, [log])
