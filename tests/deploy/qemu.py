@@ -40,7 +40,7 @@ GUEST = bytes.fromhex(
     " ebe3"  # jmp 7c22
 )
 """A boot sector that writes to every page, round after round."""
-SEGMENTS = bytes.fromhex("0f00 487c0000 0000" "0000000000000000" "ffff0000 00 92 cf 00")  # at 7c40: the table's place, the table
+SEGMENTS = bytes.fromhex("0f00 487c0000 00000000000000000000ffff0000 00 92 cf 00")  # at 7c40: the table's place, the table
 
 
 class Kind(NamedTuple):
