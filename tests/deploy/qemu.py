@@ -54,7 +54,7 @@ class Kind(NamedTuple):
 
 
 class QemuError(Exception):
-    """What QEMU answered to a command that it did not take."""
+    """What QEMU answered to a command that it did not take, and what it said on standard error."""
 
 
 class Machine:
@@ -166,7 +166,7 @@ def machine(folder: Path, name: str, log: Path, *arguments: str) -> Iterator[Mac
 
 
 class Told(NamedTuple):
-    """What QMP told of a migration on its source: `total-time`, `downtime`, `dirty-sync-count` and `postcopy-requests`."""
+    """What QMP tells of a migration on its source: `total-time`, `downtime`, `dirty-sync-count` and `postcopy-requests`."""
 
     total_ms: int
     downtime_ms: int
@@ -174,8 +174,9 @@ class Told(NamedTuple):
     requests: int
 
 
-def migrated(folder: Path, kind: Kind, source_log: Path, destination_log: Path) -> Told:
-    """What QMP told of a migration of such a kind, from a QEMU to another that then runs the guest."""
+@contextmanager
+def migrated(folder: Path, kind: Kind, source_log: Path, destination_log: Path) -> Iterator[Told]:
+    """A migration of such a kind that is over, with both QEMU processes still there; the second one runs the guest."""
     folder.mkdir()
     server = client = ()
     if kind.is_tls:
@@ -208,4 +209,4 @@ def migrated(folder: Path, kind: Kind, source_log: Path, destination_log: Path) 
         assert told["status"] == destination.migration()["status"] == "completed", told
         before = destination.rounds()
         until(lambda: destination.rounds() > before, BOOT_S)
-    return Told(told["total-time"], told["downtime"], told["ram"]["dirty-sync-count"], told["ram"]["postcopy-requests"])
+        yield Told(told["total-time"], told["downtime"], told["ram"]["dirty-sync-count"], told["ram"]["postcopy-requests"])
