@@ -16,19 +16,24 @@ import pytest
 
 from tests.deploy.asking import (
     attribute,
+    jaeger_resources,
     jaeger_spans,
     length_ms,
     now_s,
     prometheus_at,
     searched,
-    tempo_search,
     tempo_spans,
 )
-from tests.deploy.backends import DEPLOY, Backend, collector, jaeger, prometheus, tempo
-from tests.deploy.qemu import PASSES, QEMU, Kind, Told, migrated
-from tests.service.running import OTELBRIDGE, Running, Spans, converted, environment, running, until
+from tests.deploy.backends import DEPLOY, Backend, collector, jaeger, missing, prometheus, tempo
+from tests.deploy.qemu import PASSES, QEMU, Kind, QemuError, Told, migrated
+from tests.service.running import OTELBRIDGE, Spans, converted, environment, running, until
 
-KINDS = [Kind("precopy", is_tls=False), Kind("precopy", is_tls=True), Kind("postcopy", is_tls=False), Kind("postcopy", is_tls=True)]
+KINDS = [
+    Kind("precopy", is_tls=False),
+    Kind("precopy", is_tls=True),
+    Kind("postcopy", is_tls=False),
+    Kind("postcopy", is_tls=True),
+]
 HOSTS = {"source": "hv-1", "destination": "hv-2"}
 ARRIVED_S = 30.0
 Need = Callable[[Path | str, str], None]
@@ -38,7 +43,6 @@ class Stack(NamedTuple):
     """Everything that a migration's trace goes through, and the folder of the two hosts' logs."""
 
     folder: Path
-    service: Running
     gateway: Backend
     tempo: Backend
     jaeger: Backend
@@ -87,8 +91,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Iterator[Stac
             "outbox": {"folder": str(folder / "outbox")},
             "health": {"address": "127.0.0.1:0"},
         }
-        service = on.enter_context(running(folder / "bridge", config))
-        yield Stack(folder, service, gateway, *backends)
+        on.enter_context(running(folder / "bridge", config))
+        yield Stack(folder, gateway, *backends)
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=str)
@@ -97,11 +101,16 @@ def seen(request: pytest.FixtureRequest, stack: Stack) -> Seen:
     kind: Kind = request.param
     source, destination = (stack.folder / host / f"{kind}.log" for host in HOSTS.values())
     began_s = now_s()
-    with migrated(stack.folder / str(kind), kind, source, destination) as told:
-        expected, _ = converted([source, destination], together=True)
-        (trace_id,) = {trace.hex() for trace, _ in expected}
-        for spans, backend in ((jaeger_spans, stack.jaeger), (tempo_spans, stack.tempo)):
-            until(lambda spans=spans, backend=backend: len(spans(backend, trace_id)) >= len(expected), ARRIVED_S, 0.2)
+    try:
+        with migrated(stack.folder / str(kind), kind, source, destination) as told:
+            expected, _ = converted([source, destination], together=True)
+            (trace_id,) = {trace.hex() for trace, _ in expected}
+            until(lambda: len(jaeger_spans(stack.jaeger, trace_id)) >= len(expected), ARRIVED_S, 0.2)
+            until(lambda: len(tempo_spans(stack.tempo, trace_id)) >= len(expected), ARRIVED_S, 0.2)
+    except QemuError as error:
+        if "Postcopy is not supported" not in str(error):
+            raise
+        missing(f"QEMU cannot do postcopy here, it needs userfaultfd, as root has it: {'; '.join(error.__notes__)}")
     return Seen(kind, stack, (source, destination), began_s, told, trace_id, expected)
 
 
@@ -119,11 +128,15 @@ def in_search(seen: Seen) -> list[dict[str, Any]]:
     return searched(seen.stack.tempo, f"{source} > {destination}", seen.began_s - 1, now_s() + 1)
 
 
+def instance_of(seen: Seen, role: str) -> str:
+    """`service.instance.id` of a host's QEMU, as Jaeger has it."""
+    resources = jaeger_resources(seen.stack.jaeger, seen.trace_id)
+    return resources[roots(jaeger_spans(seen.stack.jaeger, seen.trace_id))[role]["spanId"]]["service.instance.id"]
+
+
 def series(seen: Seen, query: str, role: str) -> float:
     """The one value of a query for what a host's QEMU told; `QEMU` in it stands for the labels of that."""
-    resources = jaeger_resources(seen.stack.jaeger, seen.trace_id)
-    instance = resources[roots(jaeger_spans(seen.stack.jaeger, seen.trace_id))[role]["spanId"]]["service.instance.id"]
-    query = query.replace("QEMU", f'host_name="{HOSTS[role]}", service_instance_id="{instance}"')
+    query = query.replace("QEMU", f'host_name="{HOSTS[role]}", service_instance_id="{instance_of(seen, role)}"')
     (found,) = until(lambda: prometheus_at(seen.stack.prometheus, query, time.time()), ARRIVED_S, 0.2)
     return float(found["value"][1])
 
@@ -185,29 +198,25 @@ def test_promql_counts_the_migration_on_both_hosts(seen: Seen, role: str) -> Non
 
 
 def test_a_conversion_afterwards_adds_no_second_copy(seen: Seen) -> None:
-    """Where the backend merges by id, which Tempo does for a trace in a block, and Jaeger for copies that are equal."""
-    in_search(seen)  # a trace in no block yet would be doubled in it
-    before = received(seen.stack.tempo)
+    """Where the backend merges by id: Tempo does for a trace that is in a block, Jaeger for copies that are equal."""
+    in_search(seen)  # so it is in a block: before that, Tempo shows both copies of each span, and goes on to
+    before = traces_put_down(seen.stack.tempo)
     env = environment(OTEL_RESOURCE_ATTRIBUTES=f"host.name={HOSTS['source']}")
     command = [*OTELBRIDGE, "convert", *map(str, seen.logs), "--to", seen.stack.gateway.otlp_http]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    until(lambda: received(seen.stack.tempo) == before + len(seen.expected), ARRIVED_S, 0.2)
-    import urllib.request
-    for _ in range(12):
-        m = urllib.request.urlopen(seen.stack.tempo.http + "/metrics").read().decode()
-        print([l for l in m.splitlines() if l.startswith("tempo_live") and "bucket" not in l and "kafka" not in l])
-        time.sleep(1)
+    until(lambda: traces_put_down(seen.stack.tempo) > before, ARRIVED_S, 0.2)
     assert len(tempo_spans(seen.stack.tempo, seen.trace_id)) == len(seen.expected)
-    assert in_search(seen)[0]["serviceStats"]["qemu"]["spanCount"] == len(seen.expected)
-    # One conversion has one name for both hosts. Of the destination Jaeger so has copies that differ by it, and shows both.
+    # A conversion gives both hosts one name. So Jaeger has copies of the destination's spans that differ in it, and shows both.
     resources = jaeger_resources(seen.stack.jaeger, seen.trace_id)
-    names = Counter(span["spanId"] for span in jaeger_spans(seen.stack.jaeger, seen.trace_id))
-    print(names)
+    copies = Counter(span["spanId"] for span in jaeger_spans(seen.stack.jaeger, seen.trace_id))
+    source = [copies[span] for span, names in resources.items() if names["service.instance.id"] == instance_of(seen, "source")]
+    assert len(source) > len(seen.expected) / 3
+    assert set(source) == {1}
 
 
-def received(tempo: Backend) -> int:
-    """How many spans Tempo has been sent."""
-    with urllib.request.urlopen(f"{tempo.http}/metrics") as answer:
-        found = re.search(rb"^tempo_distributor_spans_received_total\{.*\} (\d+)$", answer.read(), re.MULTILINE)
+def traces_put_down(tempo: Backend) -> int:
+    """How many parts of traces Tempo has written into blocks."""
+    with urllib.request.urlopen(f"{tempo.http}/metrics") as answer:  # noqa: S310 - loopback
+        found = re.search(rb"^tempo_live_store_traces_created_total\{.*\} (\d+)$", answer.read(), re.MULTILINE)
     return int(found[1]) if found else 0
