@@ -1,12 +1,12 @@
-"""Real migrations, followed as they happen: QEMU, otelbridge, the Collector, and what Tempo, Jaeger and Prometheus then answer."""
+"""Real migrations, followed as they happen: QEMU, otelbridge, the Collector, and what Tempo, Jaeger and Prometheus answer."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -105,8 +105,8 @@ def seen(request: pytest.FixtureRequest, stack: Stack) -> Seen:
         with migrated(stack.folder / str(kind), kind, source, destination) as told:
             expected, _ = converted([source, destination], together=True)
             (trace_id,) = {trace.hex() for trace, _ in expected}
-            until(lambda: len(jaeger_spans(stack.jaeger, trace_id)) >= len(expected), ARRIVED_S, 0.2)
             until(lambda: len(tempo_spans(stack.tempo, trace_id)) >= len(expected), ARRIVED_S, 0.2)
+            until(lambda: len(jaeger_spans(stack.jaeger, trace_id)) >= len(expected), ARRIVED_S, 0.2)
     except QemuError as error:
         if "Postcopy is not supported" not in str(error):
             raise
@@ -198,7 +198,7 @@ def test_promql_counts_the_migration_on_both_hosts(seen: Seen, role: str) -> Non
 
 
 def test_a_conversion_afterwards_adds_no_second_copy(seen: Seen) -> None:
-    """Where the backend merges by id: Tempo does for a trace that is in a block, Jaeger for copies that are equal."""
+    """Where the backend merges by id: Tempo does, for a trace that is in a block."""
     in_search(seen)  # so it is in a block: before that, Tempo shows both copies of each span, and goes on to
     before = traces_put_down(seen.stack.tempo)
     env = environment(OTEL_RESOURCE_ATTRIBUTES=f"host.name={HOSTS['source']}")
@@ -207,12 +207,16 @@ def test_a_conversion_afterwards_adds_no_second_copy(seen: Seen) -> None:
     assert done.returncode == 0, done.stderr
     until(lambda: traces_put_down(seen.stack.tempo) > before, ARRIVED_S, 0.2)
     assert len(tempo_spans(seen.stack.tempo, seen.trace_id)) == len(seen.expected)
-    # A conversion gives both hosts one name. So Jaeger has copies of the destination's spans that differ in it, and shows both.
-    resources = jaeger_resources(seen.stack.jaeger, seen.trace_id)
-    copies = Counter(span["spanId"] for span in jaeger_spans(seen.stack.jaeger, seen.trace_id))
-    source = [copies[span] for span, names in resources.items() if names["service.instance.id"] == instance_of(seen, "source")]
-    assert len(source) > len(seen.expected) / 3
-    assert set(source) == {1}
+    # Jaeger folds copies that are equal in all. These are so in what a span says, but one conversion gives both hosts one name,
+    # and Jaeger keeps its own warnings on spans that it was asked for before their parent was there: such it shows twice.
+    said = {(span["spanId"], without_warnings(span)) for span in jaeger_spans(seen.stack.jaeger, seen.trace_id)}
+    assert len(said) == len(seen.expected)
+
+
+def without_warnings(span: dict[str, Any]) -> str:
+    """All that a span says by itself."""
+    own = [one for one in span["attributes"] if not one["key"].startswith("@jaeger@")]
+    return json.dumps({**span, "attributes": own}, sort_keys=True)
 
 
 def traces_put_down(tempo: Backend) -> int:
