@@ -197,6 +197,7 @@ class Flow:
         self._qemu: Qemu | None = None
         self._done: list[Step] = []
         self._parts, self._part_bytes, self._must_be_whole = 0, 0, saved is None
+        self._open_spans: int | None = None
         if saved:
             # What was open by a rule that is gone comes out as incomplete.
             self._output += self.stream.take()
@@ -336,8 +337,15 @@ class Flow:
             self._stage = _ENDED
             self._step(["end"])
 
+    @property
+    def open_spans(self) -> int:
+        """How many spans are open; what is silent is not counted again."""
+        if self._open_spans is None:
+            self._open_spans = self.stream.open_spans
+        return self._open_spans
+
     def _took(self) -> None:
-        self.is_dirty = True
+        self.is_dirty, self._open_spans = True, None
         self._output += self.stream.take()
 
     def take(self) -> list[Output]:

@@ -36,6 +36,7 @@ _LAST_S = 0.5
 _LOOK_S = 0.02
 _SHORT_S = 0.1
 _WAIT_S = 0.5
+_QUIET_AFTER_S = 10.0
 """Reading costs by the block, not by the byte: twice in the time of a commit is often enough."""
 _FORGET_S = 60.0
 _GAUGE_S = 5.0
@@ -90,7 +91,7 @@ class Service:
         self._collect_restored()
         self._started_s = self._scanned_s = now_s
         # What was written while it was down is read and committed at once.
-        self._committed_s = self._gauged_s = -math.inf
+        self._committed_s = self._gauged_s = self._read_s = -math.inf
         self._is_full = self._needs_room = False
         self._counters_kept = b""
 
@@ -103,12 +104,16 @@ class Service:
             busy = self._work(now_s)
         if not busy:
             # Right after a commit was due: what was read just before it waits for no other.
-            wait_s = min(
-                _SHORT_S if self._joining.is_waiting else _WAIT_S, max(0.0, self._committed_s + COMMIT_S - time.monotonic())
-            )
+            wait_s = min(self._wait_s(now_s), max(0.0, self._committed_s + COMMIT_S - time.monotonic()))
             readable, _, _ = select.select([self._wake], [], [], wait_s)
             if readable:
                 os.read(self._wake, 4096)
+
+    def _wait_s(self, now_s: float) -> float:
+        """How long nothing has to be looked at."""
+        if self._joining.is_waiting:
+            return _SHORT_S
+        return _WAIT_S if now_s - self._read_s < _QUIET_AFTER_S else SCAN_S
 
     def _work(self, now_s: float) -> bool:
         """Read, put into the outbox, and let rest what has been silent; whether there is more to be read at once."""
@@ -141,6 +146,7 @@ class Service:
                 continue
             size = flow.read(_BLOCK_BYTES, now_s)
             if size:
+                self._read_s = now_s
                 self._needs_room = self._needs_room or self._is_full
                 more = more or size == _BLOCK_BYTES
                 self._collect(flow)
@@ -310,7 +316,7 @@ class Service:
         counters, outbox = self._counters, self._outbox.status()
         counters.set("otelbridge.service.uptime", now_s - self._started_s)
         counters.set("otelbridge.reader.files_followed", len(self._inputs.flows))
-        counters.set("otelbridge.engine.spans_open", sum(flow.stream.open_spans for flow in self._inputs.flows.values()))
+        counters.set("otelbridge.engine.spans_open", sum(flow.open_spans for flow in self._inputs.flows.values()))
         counters.set("otelbridge.outbox.memory_bytes", outbox.memory_bytes)
         routes = {(lane.destination, lane.signal) for lane in self._senders.status()}
         # An empty one must be told as empty: a gauge keeps what it was set to.
@@ -402,7 +408,7 @@ def _input_status(flow: Flow, now_s: float) -> dict[str, Any]:
         "lag_bytes": flow.source.lag_bytes,
         "lag_s": round(flow.lag_s(now_s), 3),
         "idle_s": round(flow.idle_s(now_s), 3),
-        "spans_open": stream.open_spans,
+        "spans_open": flow.open_spans,
         "gone": flow.source.gone,
         "ended": flow.has_ended,
     }
