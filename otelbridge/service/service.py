@@ -17,10 +17,11 @@ from typing import Any
 import otelbridge
 from otelbridge.otlp.requests import RequestBuilder
 from otelbridge.records import SECOND_NS, Request
+from otelbridge.service import rule_files
 from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
 from otelbridge.service.flows import Flow
-from otelbridge.service.inputs import Inputs, kinds_of
+from otelbridge.service.inputs import Inputs, kinds_of, mapping_files
 from otelbridge.service.joining import Joining
 from otelbridge.service.outbox import Amount, Route, ServiceOutbox
 from otelbridge.service.senders import Senders
@@ -78,11 +79,14 @@ class Service:
             counters.restore(totals)
             counters.add("otelbridge.service.restarts")
         now_s = time.monotonic()
-        self._inputs = Inputs(config, kinds_of(config), states, now_s)
+        files = mapping_files(config)
+        kinds = kinds_of(config, files)
+        self._inputs = Inputs(config, kinds, states, now_s, rule_files.kinds_before(kinds, files, states.get(rule_files.KEY)))
+        self._rules = rule_files.packed(files)
         self._joining = Joining()
         self._builder = RequestBuilder(config.max_streams)
         self._requests: list[tuple[str, Request]] = []
-        self._gone: dict[str, bytes | None] = dict.fromkeys(self._inputs.forgotten)
+        self._gone: dict[str, bytes | None] = {**dict.fromkeys(self._inputs.forgotten), rule_files.KEY: self._rules}
         for output in self._inputs.left:
             self._put(output)
         self._told: dict[str, Counter[str]] = {path: flow.counts for path, flow in self._inputs.flows.items()}
@@ -218,7 +222,7 @@ class Service:
         states: dict[str, bytes | None] = {**self._gone, **self._inputs.dirty()}
         if self._outbox.states_wanted() or whole:
             # A database was begun anew, or this is the last time.
-            states |= self._inputs.all()
+            states |= {**self._inputs.all(), rule_files.KEY: self._rules}
             self._counters_kept = b""
         counters = json.dumps(self._counters.snapshot()).encode()
         if counters != self._counters_kept:
@@ -339,11 +343,13 @@ class Service:
         Raises:
             OtelbridgeError: Its mappings or catalogue are not as they should be; everything stays as it was.
         """
-        kinds = kinds_of(config)
+        files = mapping_files(config)
+        kinds = kinds_of(config, files)
         with self._lock:
             self._go_on(config, kinds)
+            self._rules = self._gone[rule_files.KEY] = rule_files.packed(files)
 
-    def _go_on(self, config: ServiceConfig, kinds: list[Kind]) -> None:
+    def _go_on(self, config: ServiceConfig, kinds: Sequence[Kind]) -> None:
         """Go on with another configuration that can be used."""
         self.commit()
         before, now_s = self._inputs, time.monotonic()
@@ -351,7 +357,7 @@ class Service:
         self._outbox.commit(states, [])
         before.close()
         kept = {key: body for key, body in states.items() if body is not None}
-        self._inputs = Inputs(config, kinds, kept, now_s, self.config.inputs)
+        self._inputs = Inputs(config, kinds, kept, now_s, kinds, self.config.inputs)
         for path in before.flows.keys() - self._inputs.flows.keys():
             before.flows[path].end()
             self._collect(before.flows[path])
