@@ -101,14 +101,14 @@ class Service:
 
     # --- the loop -----------------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """Do once what is due, then wait for a moment if nothing more is to be read."""
+    def step(self, longest_s: float = SCAN_S) -> None:
+        """Do once what is due, then wait for a moment if nothing more is to be read: at most so many seconds."""
         now_s = time.monotonic()
         with self._lock:
             busy = self._work(now_s)
         if not busy:
             # Right after a commit was due: what was read just before it waits for no other.
-            wait_s = min(self._wait_s(now_s), max(0.0, self._committed_s + COMMIT_S - time.monotonic()))
+            wait_s = min(longest_s, self._wait_s(now_s), max(0.0, self._committed_s + COMMIT_S - time.monotonic()))
             readable, _, _ = select.select([self._wake], [], [], wait_s)
             if readable:
                 os.read(self._wake, 4096)
