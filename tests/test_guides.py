@@ -22,7 +22,7 @@ from otelbridge.stats import STATS
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = (ROOT / "deploy" / "README.md").read_text("utf-8")
-FENCE = re.compile(r"^( *)```([a-z]+(?: run)?)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^( *)```([a-z]+(?: [a-z]+)?)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 OTHERS_ROOMS = ("helm/otelbridge", "image", "systemd", "collector", "compose", "grafana")
 """What the guides point to."""
 DOMAIN = "<domain type='kvm'><name>vms_web</name>{}</domain>"

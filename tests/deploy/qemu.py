@@ -138,8 +138,8 @@ def certificates(folder: Path) -> Path:
 
 
 @contextmanager
-def machine(folder: Path, name: str, log: Path, *arguments: str) -> Iterator[Machine]:
-    """A QEMU that traces into a log; the guest's processor is emulated, so that it runs anywhere."""
+def machine(folder: Path, name: str, log: Path, *arguments: str, is_traced: bool = True) -> Iterator[Machine]:
+    """A QEMU that traces into a log, from its start or when told to; the guest's processor is emulated, so it runs anywhere."""
     ours, theirs = socket.socketpair()
     said = folder / f"{name}.stderr"
     command = [
@@ -147,7 +147,7 @@ def machine(folder: Path, name: str, log: Path, *arguments: str) -> Iterator[Mac
         "-nodefaults", "-no-user-config", "-display", "none", "-boot", "order=a",
         "-drive", f"if=floppy,format=raw,readonly=on,file={boot_disk(folder)}",
         "-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control",
-        "-trace", f"events={events_file(folder)}", "-D", str(log), "-msg", "timestamp=on", *arguments,
+        "-D", str(log), "-msg", "timestamp=on", *(("-trace", f"events={events_file(folder)}") if is_traced else ()), *arguments,
     ]  # fmt: skip
     with ours, said.open("wb") as output:
         ours.settimeout(ANSWER_S)
