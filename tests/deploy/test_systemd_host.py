@@ -65,7 +65,7 @@ def host(built: Built) -> Iterator[Host]:
     image, name = built.store.add_host(built.image), f"host-{os.getpid()}"
     with ExitStack() as stack:
         network = stack.enter_context(Loopback())
-        receiver = network.call(Receiver().__enter__)
+        receiver = network.call(Receiver(takes_empty=True).__enter__)
         stack.callback(network.call, receiver.__exit__, None, None, None)
         options = ("--privileged", "--systemd=always", "--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")
         options += (f"--network=ns:{network.path}", f"--volume={PROJECT / 'deploy'}:/src/deploy:ro")
