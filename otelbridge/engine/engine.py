@@ -14,7 +14,7 @@ from typing import Any
 import otelbridge
 from otelbridge.engine.machines import Join, Machines
 from otelbridge.engine.order import HORIZON_NS, Counts, Order
-from otelbridge.engine.outlet import Accounting, Outlet, Stream, given
+from otelbridge.engine.outlet import ADOPT_NS, Accounting, Outlet, Stream, given
 from otelbridge.engine.pairs import LinkIndex, Pairs
 from otelbridge.engine.series import Series, SeriesTable
 from otelbridge.engine.state import Loader, MachineState, RuleState, Saver
@@ -208,6 +208,10 @@ class Engine:
         last_ns = self._accounting.last_ns or 0
         self.points += self._series.gauge_points(last_ns)
         self.points += self._series.points(last_ns)
+
+    def expire(self) -> None:
+        """Nothing came for longer than a migration may begin after its first events: what waits for one goes out alone."""
+        self._outlet.expire((self._accounting.last_ns or 0) + ADOPT_NS + 1)
 
     def finish(self) -> None:
         """End the stream: what is still open goes out as incomplete, ended at the last time seen."""

@@ -174,6 +174,12 @@ class Stream:
             for engine in self._open.reading.engines.values():
                 engine.pause()
 
+    def expire(self) -> None:
+        """Nothing came for so long that no migration will begin to which the last events belong."""
+        if self._open:
+            for engine in self._open.reading.engines.values():
+                engine.expire()
+
     def end(self) -> None:
         """Nothing will come any more, or not for long: what is open goes out as incomplete. More may come all the same."""
         self._try_to_open(last=True)

@@ -90,5 +90,5 @@ def test_a_snapshot_that_is_loaded_while_another_guest_goes_out_waits_for_nothin
     log_in(tmp_path, later(RECORDING[:HALF], 1_795_408_587 - 1_795_408_103), "other.log")
     inputs = [{"files": str(tmp_path / "logs" / "*.log"), "idle_timeout": "60s"}]
     with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver, inputs=inputs)) as service:
-        until(lambda: any(span.name == "loadvm.section" for span in receiver.spans()), 15)
+        until(lambda: any(span.name == "loadvm.section" for span in receiver.spans()), 30)
         assert not any(one["ended"] for one in service.status()["inputs"])
