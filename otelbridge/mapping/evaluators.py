@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
-from otelbridge.mapping.rules import Arguments, Evaluate, KeyOf, Now
+from otelbridge.mapping.rules import Arguments, Evaluate, KeyOf, Now, PlainKey
 from otelbridge.records import Value
 
 
@@ -13,36 +14,33 @@ def fixed(text: str) -> Evaluate:
     return lambda _begin, _end, _now: text
 
 
+_places: dict[Evaluate, int] = {}
+
+
+@cache
 def argument(place: int) -> Evaluate:
     """The begin event's argument at that place of its row."""
-    return lambda begin, _end, _now: begin[place]
+    evaluate: Evaluate = lambda begin, _end, _now: begin[place]  # noqa: E731  # to be remembered
+    _places[evaluate] = place
+    return evaluate
+
+
+def place_of(evaluate: Evaluate | None) -> int | None:
+    """The place of the argument that this gives, None where it is more than an argument."""
+    return None if evaluate is None else _places.get(evaluate)
 
 
 def key_of(parts: Sequence[Evaluate], *, thread: bool = False) -> KeyOf:
     """The parts of a key, read from one event; with `thread` the event's thread goes before them, if it is known."""
-    plain = _parts_of(parts)
-    if not thread:
-        return plain
-    if not parts:
-        return lambda _arguments, now: () if now[0] is None else (now[0],)
-    if len(parts) == 1:
-        only = parts[0]
+    places = [place for part in parts if (place := place_of(part)) is not None]
+    if len(places) == len(parts):
+        return PlainKey(tuple(places), thread=thread)
 
-        def both(arguments: Arguments, now: Now) -> tuple[Value | None, ...]:
-            value, thread = only(arguments, None, now), now[0]
-            return (value,) if thread is None else (thread, value)
+    def key(arguments: Arguments, now: Now) -> tuple[Value | None, ...]:
+        values = tuple([part(arguments, None, now) for part in parts])
+        return (now[0], *values) if thread and now[0] is not None else values
 
-        return both
-    return lambda arguments, now: plain(arguments, now) if now[0] is None else (now[0], *plain(arguments, now))
-
-
-def _parts_of(parts: Sequence[Evaluate]) -> KeyOf:
-    if not parts:
-        return lambda _arguments, _now: ()
-    if len(parts) == 1:
-        only = parts[0]
-        return lambda arguments, now: (only(arguments, None, now),)
-    return lambda arguments, now: tuple([part(arguments, None, now) for part in parts])
+    return key
 
 
 def first(found: Sequence[Evaluate]) -> Evaluate:

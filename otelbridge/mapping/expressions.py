@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import NamedTuple
 
+from otelbridge.mapping.evaluators import argument
 from otelbridge.mapping.language import PSEUDO_ARGUMENTS
 from otelbridge.mapping.rules import Evaluate
 from otelbridge.records import Value
@@ -293,6 +294,8 @@ def _direct(expression: Expression, where: Where) -> Evaluate:
     place = where(expression.references[0])
     if place is None:
         return _nothing
+    if place.startswith("b["):
+        return argument(int(place[2:-1]))
     return _lambda(f"None if e is None else {place}" if place.startswith("e[") else place)
 
 
