@@ -6,10 +6,10 @@ begins, metrics. Time is the events' own; `advance` tells it that time has passe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingType
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import otelbridge
 from otelbridge.engine.machines import Join, Machines
@@ -19,10 +19,11 @@ from otelbridge.engine.pairs import LinkIndex, Pairs
 from otelbridge.engine.series import Series, SeriesTable
 from otelbridge.engine.short import Use
 from otelbridge.engine.state import Loader, MachineState, RuleState, Saver
-from otelbridge.mapping.evaluators import place_of
-from otelbridge.mapping.rules import Arguments, Evaluate, Mapping, MetricRule, NoteOn, Now
+from otelbridge.mapping.evaluators import place_of, reads_now
+from otelbridge.mapping.rules import Arguments, Evaluate, Mapping, MetricRule, NoteOn, Now, SpanRule
 from otelbridge.records import SECOND_NS, WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope, Value
 
+ItemT = TypeVar("ItemT")
 Decode = Callable[[str, bytes], Arguments | None]
 
 _SCOPE = Scope("otelbridge", otelbridge.__version__)
@@ -59,17 +60,23 @@ class Feed:
     """A metric that an event feeds.
 
     Attributes:
-        is_plain: It has no condition and no attributes, and is no histogram.
-        place: The place of the argument that it takes, None if its value is something else.
+        is_plain: It has no condition, its attributes are always the same, and it is no histogram.
+        attributes: Those.
+        place: The place of the argument that it takes.
+        value: What else gives its value, None where that is an argument or always 1.
+        reads_now: Whether that reads more than the arguments.
         series: The only one that a plain one has, once it was there.
     """
 
-    __slots__ = ("is_plain", "place", "rule", "series", "sets")
+    __slots__ = ("attributes", "is_plain", "place", "reads_now", "rule", "series", "sets", "value")
 
     def __init__(self, rule: MetricRule, *, short: bool) -> None:
         self.rule = rule
-        self.is_plain = short and not (rule.when or rule.attributes or rule.operation == "record")
+        self.is_plain = short and rule.when is None and rule.constant and rule.operation != "record"
+        self.attributes = _fixed(rule) if self.is_plain else ()
         self.place = place_of(rule.value)
+        self.value = rule.value if self.place is None else None
+        self.reads_now = self.value is not None and reads_now(self.value)
         self.sets = rule.operation == "set"
         self.series: Series | None = None
 
@@ -126,6 +133,8 @@ class Engine:
         self._machines.closing = self._pairs.close_root
         self._handlers: dict[str, Handler] = {}
         """Of the events that have come; most never do."""
+        self._users = _by_event((event, state) for state in self._pairs.states.values() for event in _events_of(state.rule))
+        self._fed = _by_event((rule.event, rule) for rule in mapping.metrics)
         self._counted = _counted(mapping)
         self._first_machine = next(iter(self._machines.states.values()), None)
 
@@ -405,13 +414,13 @@ class Engine:
             if event in machine.rule.reasons:
                 found.reasons.append((machine, machine.rule.reasons[event]))
             found.notes += [(machine, note) for note in machine.rule.notes.get(event, ())]
-        for state in pairs.states.values():
+        for state in self._users.get(event, ()):
             if event in state.rule.begins:
                 found.begins.append(pairs.beginning(state, state.rule.begins[event]))
             found.ends += [pairs.ending(state, end) for end in state.rule.ends.get(event, ())]
             found.notes += [(state, note) for note in state.rule.notes.get(event, ())]
         if found.has_rules:
-            found.metrics += [Feed(rule, short=self._short) for rule in self._mapping.metrics if rule.event == event]
+            found.metrics += [Feed(rule, short=self._short) for rule in self._fed.get(event, ())]
         return found
 
     def _measure_all(self, feeds: Sequence[Feed], _time_ns: int, row: Row, arguments: Arguments) -> bool:
@@ -421,12 +430,17 @@ class Engine:
             if not feed.is_plain:
                 measured |= self._measure(feed.rule, row, arguments)
                 continue
-            value = self._value(feed.rule, row, arguments) if feed.place is None else arguments[feed.place]
+            value: Value | None = 1
+            if feed.place is not None:
+                value = arguments[feed.place]
+            elif feed.value is not None:
+                now = self._machines.now(self._first_machine, row) if feed.reads_now else _NOBODY
+                value = feed.value(arguments, None, now)
             if value is None or isinstance(value, str):
                 continue
             series = feed.series
             if series is None:
-                series = feed.series = self._series.series(feed.rule.metric, (), feed.rule.limit)
+                series = feed.series = self._series.series(feed.rule.metric, feed.attributes, feed.rule.limit)
             elif not series.changed:
                 self._series.mark(series)
             if feed.sets:
@@ -435,9 +449,6 @@ class Engine:
                 series.value += value  # type: ignore[operator]
             measured = True
         return measured
-
-    def _value(self, rule: MetricRule, row: Row, arguments: Arguments) -> Value | None:
-        return 1 if rule.value is None else rule.value(arguments, None, self._machines.now(self._first_machine, row))
 
     def _measure(self, rule: MetricRule, row: Row, arguments: Arguments) -> bool:
         now = self._machines.now(self._first_machine, row)
@@ -509,9 +520,25 @@ def _counted(mapping: Mapping) -> dict[str, list[tuple[MetricRule, Attributes]]]
     found: dict[str, list[tuple[MetricRule, Attributes]]] = {}
     for rule in mapping.metrics:
         if rule.from_counts:
-            fixed = given((name, evaluate((), None, _NOBODY)) for name, evaluate in rule.attributes)
-            found.setdefault(rule.event, []).append((rule, fixed))
+            found.setdefault(rule.event, []).append((rule, _fixed(rule)))
     return found
+
+
+def _by_event(pairs: Iterable[tuple[str, ItemT]]) -> dict[str, list[ItemT]]:
+    found: dict[str, list[ItemT]] = {}
+    for event, item in pairs:
+        found.setdefault(event, []).append(item)
+    return found
+
+
+def _events_of(rule: SpanRule) -> Iterable[str]:
+    """The events that begin or end a span of the rule, or are its span events."""
+    return {**rule.begins, **rule.ends, **rule.notes}
+
+
+def _fixed(rule: MetricRule) -> Attributes:
+    """The attributes of a metric that do not depend on the event."""
+    return given((name, evaluate((), None, _NOBODY)) for name, evaluate in rule.attributes)
 
 
 def _metrics(mapping: Mapping) -> list[Metric]:

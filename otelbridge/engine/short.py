@@ -68,7 +68,7 @@ def begin_of(pairs: Pairs, state: RuleState, on: BeginOn) -> Use:
     return begin
 
 
-def end_of(pairs: Pairs, state: RuleState, on: EndOn) -> Use:
+def end_of(pairs: Pairs, state: RuleState, on: EndOn) -> Use:  # noqa: C901  # in one piece, since a call costs as much as a branch
     """What ends a span, one of many alike within an open migration."""
     rule, machine, machines, outlet = state.rule, state.machine, pairs.machines, pairs.outlet
     plain: Use = partial(pairs.end, state, on)
@@ -79,7 +79,7 @@ def end_of(pairs: Pairs, state: RuleState, on: EndOn) -> Use:
     by_key, by_number, shape, keep = state.by_key, state.by_number, state.shape, rule.keep
     which = 0 if rule.repeated_begin == "queue" else -1
 
-    def end(time_ns: int, row: Row, arguments: Arguments) -> bool:
+    def end(time_ns: int, row: Row, arguments: Arguments) -> bool:  # noqa: C901, PLR0912
         if not by_number:
             return False
         if time_ns > state.expires_ns:
@@ -117,9 +117,9 @@ def end_of(pairs: Pairs, state: RuleState, on: EndOn) -> Use:
         trace.open -= 1
         trace.last_ns = max(trace.last_ns, end_ns)
         if keep is None:
-            outlet.give(trace, outlet.ended(span, shape, end_ns, ending, span.span_id))
-        elif ending.status != UNSET or not outlet.count_short(root, rule, start_ns, end_ns):
-            outlet.keep(root, rule, span.number, outlet.ended(span, shape, end_ns, ending, root.span_id), complete=True)
+            outlet.hand_out(trace, span, shape, end_ns, ending)
+        else:
+            outlet.compete(root, rule, span, shape, end_ns, ending)
         return True
 
     return end
