@@ -6,21 +6,24 @@ begins, metrics. Time is the events' own; `advance` tells it that time has passe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingType
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import otelbridge
 from otelbridge.engine.machines import Join, Machines
 from otelbridge.engine.order import HORIZON_NS, Counts, Order
-from otelbridge.engine.outlet import Accounting, Outlet, Stream, given
+from otelbridge.engine.outlet import ADOPT_NS, Accounting, Outlet, Stream, given
 from otelbridge.engine.pairs import LinkIndex, Pairs
 from otelbridge.engine.series import Series, SeriesTable
+from otelbridge.engine.short import Use
 from otelbridge.engine.state import Loader, MachineState, RuleState, Saver
-from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, Evaluate, Mapping, MetricRule, NoteOn, Now
-from otelbridge.records import SECOND_NS, WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope
+from otelbridge.mapping.evaluators import place_of, reads_now
+from otelbridge.mapping.rules import Arguments, Evaluate, Mapping, MetricRule, NoteOn, Now, SpanRule
+from otelbridge.records import SECOND_NS, WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope, Value
 
+ItemT = TypeVar("ItemT")
 Decode = Callable[[str, bytes], Arguments | None]
 
 _SCOPE = Scope("otelbridge", otelbridge.__version__)
@@ -31,38 +34,51 @@ _BUCKETS = ("begin", "end", "state", "span_event", "metric")
 _NOBODY = Now(None, None, None, None)
 
 
-_Only = tuple[Callable[[int, Row, Arguments], bool], str, str]
-
-
 class Handler:
     """Everything that the rules do with one event."""
 
-    __slots__ = ("begins", "ends", "evidence", "machines", "metrics", "notes", "only", "reads", "reasons")
+    __slots__ = (
+        "begins", "came", "ends", "event", "evidence", "has_rules", "machines", "metrics", "notes", "only", "reads", "reasons",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.ends: list[tuple[RuleState, EndOn]] = []
+    def __init__(self, event: str, *, has_rules: bool, reads: bool) -> None:
+        self.event, self.has_rules, self.reads = event, has_rules, reads
+        self.came = 0
+        """Rows since the last settling."""
+        self.ends: list[Use] = []
         self.notes: list[tuple[RuleState | MachineState, NoteOn]] = []
         self.machines: list[MachineState] = []
         self.reasons: list[tuple[MachineState, Evaluate]] = []
         self.evidence: list[tuple[MachineState, tuple[str, ...]]] = []
-        self.begins: list[tuple[RuleState, BeginOn]] = []
-        self.metrics: list[MetricRule] = []
-        self.reads = False
-        self.only: _Only | None = None
+        self.begins: list[Use] = []
+        self.metrics: list[Feed] = []
+        self.only: tuple[Use, str, str] | None = None
         """A short way where one rule, or only metrics, use the event: how, and the bucket if it did or did not."""
 
 
 class Feed:
-    """A metric that an event feeds. `value` is None where it has attributes, a condition or a histogram."""
+    """A metric that an event feeds.
 
-    __slots__ = ("rule", "series", "sets", "value")
+    Attributes:
+        is_plain: It has no condition, its attributes are always the same, and it is no histogram.
+        attributes: Those.
+        place: The place of the argument that it takes.
+        value: What else gives its value, None where that is an argument or always 1.
+        reads_now: Whether that reads more than the arguments.
+        series: The only one that a plain one has, once it was there.
+    """
 
-    def __init__(self, rule: MetricRule) -> None:
+    __slots__ = ("attributes", "is_plain", "place", "reads_now", "rule", "series", "sets", "value")
+
+    def __init__(self, rule: MetricRule, *, short: bool) -> None:
         self.rule = rule
-        self.value = None if rule.when or rule.attributes or rule.operation == "record" else rule.value
+        self.is_plain = short and rule.when is None and rule.constant and rule.operation != "record"
+        self.attributes = _fixed(rule) if self.is_plain else ()
+        self.place = place_of(rule.value)
+        self.value = rule.value if self.place is None else None
+        self.reads_now = self.value is not None and reads_now(self.value)
         self.sets = rule.operation == "set"
         self.series: Series | None = None
-        """The only one it has, once it was there."""
 
 
 class Engine:
@@ -82,6 +98,8 @@ class Engine:
 
     _machines_type = Machines
     _pairs_type = Pairs
+    _short = True
+    """Whether metrics may be fed on the short way."""
 
     def __init__(
         self,
@@ -94,8 +112,8 @@ class Engine:
         index: LinkIndex | None = None,
     ) -> None:
         self._accounting = Accounting()
-        self._came: dict[str, int] = {}
-        """Rows since the last settling, by event."""
+        self._came: list[Handler] = []
+        """Those of the events that came as rows since the last settling, in the order of their first."""
         self._seen: dict[str, Series] = {}
         """Where the number of each event is counted."""
         self.points: list[MetricPoint] = []
@@ -113,9 +131,10 @@ class Engine:
         self._pairs = self._pairs_type(mapping.spans, stream, self._outlet, self._machines, index)
         self._machines.opened = self._pairs.adopt
         self._machines.closing = self._pairs.close_root
-        self._handlers = _handlers(mapping, self._pairs, self._machines.states)
-        for handler in self._handlers.values():
-            handler.only = self._only(handler)
+        self._handlers: dict[str, Handler] = {}
+        """Of the events that have come; most never do."""
+        self._users = _by_event((event, state) for state in self._pairs.states.values() for event in _events_of(state.rule))
+        self._fed = _by_event((rule.event, rule) for rule in mapping.metrics)
         self._counted = _counted(mapping)
         self._first_machine = next(iter(self._machines.states.values()), None)
 
@@ -209,6 +228,10 @@ class Engine:
         self.points += self._series.gauge_points(last_ns)
         self.points += self._series.points(last_ns)
 
+    def expire(self) -> None:
+        """Nothing came for longer than a migration may begin after its first events: what waits for one goes out alone."""
+        self._outlet.expire((self._accounting.last_ns or 0) + ADOPT_NS + 1)
+
     def finish(self) -> None:
         """End the stream: what is still open goes out as incomplete, ended at the last time seen."""
         self.settle()
@@ -225,7 +248,7 @@ class Engine:
         """Do what the rules say, in the order of time. `ObservedEngine` has the plain way, an event after the other."""
         if not items:
             return
-        came, handlers, decode, apply = self._came, self._handlers, self._decode, self._apply
+        handlers, decode, apply = self._handlers, self._decode, self._apply
         buckets: dict[str, int] = {}
         second_end_ns = items[0][0]
         for time_ns, item in items:
@@ -236,12 +259,12 @@ class Engine:
             if time_ns >= second_end_ns:
                 self._start(time_ns)
                 second_end_ns = (self._gauge_second + 1) * SECOND_NS
-            if event in came:
-                came[event] += 1
+            handler = handlers.get(event) or self._handler(event)
+            if handler.came:
+                handler.came += 1
             else:
-                self._meet(event)
-            handler = handlers.get(event)
-            if handler is None:
+                self._meet(handler)
+            if not handler.has_rules:
                 bucket = "unmapped"
             else:
                 arguments = decode(event, raw) if handler.reads else ()
@@ -263,11 +286,12 @@ class Engine:
         if time_ns // SECOND_NS > self._gauge_second:
             self._pass_second(time_ns // SECOND_NS)
 
-    def _meet(self, event: str) -> None:
+    def _meet(self, handler: Handler) -> None:
         """Count an event that has not come since the last settling."""
-        self._came[event] = 1
-        if event not in self._accounting.events:
-            self._saw(event)
+        handler.came = 1
+        self._came.append(handler)
+        if handler.event not in self._accounting.events:
+            self._saw(handler.event)
             self._machines.learn_version()
 
     def _close_window(self, window_ns: int) -> None:
@@ -287,9 +311,10 @@ class Engine:
 
     def _settle_events(self) -> None:
         """Count the rows that have come."""
-        for event, number in self._came.items():
-            self._add_seen(event, number)
-            self._accounting.events[event] += number
+        for handler in self._came:
+            self._add_seen(handler.event, handler.came)
+            self._accounting.events[handler.event] += handler.came
+            handler.came = 0
         self._came.clear()
 
     def _add_seen(self, event: str, number: int) -> None:
@@ -345,16 +370,16 @@ class Engine:
             self._hear(handler, row, arguments)
         ended = noted = stated = began = measured = False
         # Every rule must get its turn, so none of these may be cut short.
-        for state, end in handler.ends:
-            ended |= pairs.end(state, end, time_ns, row, arguments)
+        for end in handler.ends:
+            ended |= end(time_ns, row, arguments)
         for holder, note in handler.notes:
             noted |= pairs.note(holder, note, time_ns, row, arguments)
         for machine in handler.machines:
             stated |= machines.enter(machine, time_ns, row, arguments)
-        for state, begin in handler.begins:
-            began |= pairs.begin(state, begin, time_ns, row, arguments)
-        for rule in handler.metrics:
-            measured |= self._measure(rule, row, arguments)
+        for begin in handler.begins:
+            began |= begin(time_ns, row, arguments)
+        if handler.metrics:
+            measured = self._measure_all(handler.metrics, time_ns, row, arguments)
         effects = (began, ended, stated, noted, measured)
         if True in effects:
             return _BUCKETS[effects.index(True)]
@@ -370,31 +395,56 @@ class Engine:
             if machine.root is not None and text not in (None, ""):
                 machine.root.reason = str(text)
 
-    def _only(self, handler: Handler) -> _Only | None:
-        if handler.evidence or handler.reasons or handler.notes or handler.machines:
-            return None
-        if len(handler.begins) == 1 and not (handler.ends or handler.metrics):
-            return partial(self._pairs.begin, *handler.begins[0]), "begin", "counted"
-        if len(handler.ends) == 1 and not (handler.begins or handler.metrics):
-            return partial(self._pairs.end, *handler.ends[0]), "end", "orphan_end"
-        if not (handler.begins or handler.ends):
-            return partial(self._measure_all, [Feed(rule) for rule in handler.metrics]), "metric", "counted"
-        return None
+    def _handler(self, event: str) -> Handler:
+        """What to do with an event, from all rules."""
+        found = self._handlers[event] = self._of_rules(event)
+        if not (found.evidence or found.reasons or found.notes or found.machines):
+            if len(found.begins) == 1 and not (found.ends or found.metrics):
+                found.only = found.begins[0], "begin", "counted"
+            elif len(found.ends) == 1 and not (found.begins or found.metrics):
+                found.only = found.ends[0], "end", "orphan_end"
+            elif not (found.begins or found.ends):
+                found.only = partial(self._measure_all, found.metrics), "metric", "counted"
+        return found
+
+    def _of_rules(self, event: str) -> Handler:
+        rows, pairs = self._mapping.plan.rows, self._pairs
+        found = Handler(event, has_rules=event in rows, reads=bool(rows.get(event)))
+        for machine in self._machines.states.values():
+            if machine.rule.event == event:
+                found.machines.append(machine)
+            if event in machine.rule.roles:
+                found.evidence.append((machine, machine.rule.roles[event]))
+            if event in machine.rule.reasons:
+                found.reasons.append((machine, machine.rule.reasons[event]))
+            found.notes += [(machine, note) for note in machine.rule.notes.get(event, ())]
+        for state in self._users.get(event, ()):
+            if event in state.rule.begins:
+                found.begins.append(pairs.beginning(state, state.rule.begins[event]))
+            found.ends += [pairs.ending(state, end) for end in state.rule.ends.get(event, ())]
+            found.notes += [(state, note) for note in state.rule.notes.get(event, ())]
+        if found.has_rules:
+            found.metrics += [Feed(rule, short=self._short) for rule in self._fed.get(event, ())]
+        return found
 
     def _measure_all(self, feeds: Sequence[Feed], _time_ns: int, row: Row, arguments: Arguments) -> bool:
         """Feed all metrics of an event, as `_measure` does with one of them; whether any took it."""
-        now = self._machines.now(self._first_machine, row)
         measured = False
         for feed in feeds:
-            if feed.value is None:
+            if not feed.is_plain:
                 measured |= self._measure(feed.rule, row, arguments)
                 continue
-            value = feed.value(arguments, None, now)
+            value: Value | None = 1
+            if feed.place is not None:
+                value = arguments[feed.place]
+            elif feed.value is not None:
+                now = self._machines.now(self._first_machine, row) if feed.reads_now else _NOBODY
+                value = feed.value(arguments, None, now)
             if value is None or isinstance(value, str):
                 continue
             series = feed.series
             if series is None:
-                series = feed.series = self._series.series(feed.rule.metric, (), feed.rule.limit)
+                series = feed.series = self._series.series(feed.rule.metric, feed.attributes, feed.rule.limit)
             elif not series.changed:
                 self._series.mark(series)
             if feed.sets:
@@ -466,43 +516,7 @@ class Engine:
         self._machines.restore(state["machines"], loader, last_ns)
         # What is remembered of series are those of before.
         self._seen.clear()
-        for handler in self._handlers.values():
-            handler.only = self._only(handler)
-
-
-def _handlers(mapping: Mapping, pairs: Pairs, machines: MappingType[str, MachineState]) -> dict[str, Handler]:
-    """What to do with each event, from all rules."""
-    found = {event: Handler() for event in mapping.plan.rows}
-    for machine in machines.values():
-        _add_machine(found, machine)
-    for state in pairs.states.values():
-        _add_rule(found, state)
-    for metric in mapping.metrics:
-        if metric.event in found:
-            found[metric.event].metrics.append(metric)
-    for event, handler in found.items():
-        handler.reads = bool(mapping.plan.rows[event])
-    return found
-
-
-def _add_machine(found: dict[str, Handler], machine: MachineState) -> None:
-    rule = machine.rule
-    found[rule.event].machines.append(machine)
-    for event, roles in rule.roles.items():
-        found[event].evidence.append((machine, roles))
-    for event, reason in rule.reasons.items():
-        found[event].reasons.append((machine, reason))
-    for event, notes in rule.notes.items():
-        found[event].notes += [(machine, note) for note in notes]
-
-
-def _add_rule(found: dict[str, Handler], state: RuleState) -> None:
-    for event, begin in state.rule.begins.items():
-        found[event].begins.append((state, begin))
-    for event, ends in state.rule.ends.items():
-        found[event].ends += [(state, end) for end in ends]
-    for event, notes in state.rule.notes.items():
-        found[event].notes += [(state, note) for note in notes]
+        self._handlers.clear()
 
 
 def _counted(mapping: Mapping) -> dict[str, list[tuple[MetricRule, Attributes]]]:
@@ -510,9 +524,25 @@ def _counted(mapping: Mapping) -> dict[str, list[tuple[MetricRule, Attributes]]]
     found: dict[str, list[tuple[MetricRule, Attributes]]] = {}
     for rule in mapping.metrics:
         if rule.from_counts:
-            fixed = given((name, evaluate((), None, _NOBODY)) for name, evaluate in rule.attributes)
-            found.setdefault(rule.event, []).append((rule, fixed))
+            found.setdefault(rule.event, []).append((rule, _fixed(rule)))
     return found
+
+
+def _by_event(pairs: Iterable[tuple[str, ItemT]]) -> dict[str, list[ItemT]]:
+    found: dict[str, list[ItemT]] = {}
+    for event, item in pairs:
+        found.setdefault(event, []).append(item)
+    return found
+
+
+def _events_of(rule: SpanRule) -> Iterable[str]:
+    """The events that begin or end a span of the rule, or are its span events."""
+    return {**rule.begins, **rule.ends, **rule.notes}
+
+
+def _fixed(rule: MetricRule) -> Attributes:
+    """The attributes of a metric that do not depend on the event."""
+    return given((name, evaluate((), None, _NOBODY)) for name, evaluate in rule.attributes)
 
 
 def _metrics(mapping: Mapping) -> list[Metric]:

@@ -140,7 +140,7 @@ class _ObservedPairs(Pairs):
 
     def note(self, holder: RuleState | MachineState, note: NoteOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
         if isinstance(holder, MachineState):
-            now, target = self._machines.now(holder, row), holder.root
+            now, target = self.machines.now(holder, row), holder.root
             met = _value(note.when, arguments, now)
             attempt = Attempt(holder.rule.id, "event", "done", time_ns, row, arguments, now, note.condition, met)
             span_id = b"" if target is None else target.span_id
@@ -164,7 +164,7 @@ class _ObservedPairs(Pairs):
         rule = state.rule
         if time_ns > state.expires_ns:
             self._expire(state, time_ns)
-        now = self._machines.now(state.machine, row)
+        now = self.machines.now(state.machine, row)
         met = _value(on.when, arguments, now)
         key = () if on.key is None else on.key(arguments, now)
         youngest = islice(reversed(state.by_number.values()), MAX_OPEN_SHOWN)
@@ -180,6 +180,7 @@ class ObservedEngine(Engine):
 
     _machines_type = _ObservedMachines
     _pairs_type = _ObservedPairs
+    _short = False
 
     def __init__(self, observer: Observer, mapping: Mapping, stream: Stream, decode: Decode, *more: Any) -> None:  # noqa: ANN401
         def told(event: str, raw: bytes) -> Arguments | None:
@@ -211,13 +212,13 @@ class ObservedEngine(Engine):
         self._now_ns = time_ns
         self._observer.came(time_ns, row)
         self._start(time_ns)
-        if row.event in self._came:
-            self._came[row.event] += 1
+        handler = self._handlers.get(row.event) or self._handler(row.event)
+        if handler.came:
+            handler.came += 1
         else:
-            self._meet(row.event)
-        handler = self._handlers.get(row.event)
+            self._meet(handler)
         bucket = "unmapped"
-        if handler is not None:
+        if handler.has_rules:
             arguments = self._decode(row.event, row.raw) if handler.reads else ()
             bucket = "malformed" if arguments is None else self._apply(handler, time_ns, row, arguments)
         self._accounting.buckets[bucket] += row.unit

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from otelbridge.engine.ids import span_ids, trace_id
 from otelbridge.engine.machines import Machines, failure_of
 from otelbridge.engine.outlet import Body, Outlet, Stream, given
+from otelbridge.engine.short import MAX_OPEN, Use, begin_of, end_of
 from otelbridge.engine.state import (
     MAX_NOTES,
-    Ending,
     Key,
     Loader,
     MachineState,
@@ -25,15 +26,11 @@ from otelbridge.engine.state import (
     shape_of,
 )
 from otelbridge.mapping.rules import Arguments, BeginOn, EndOn, NoteOn, Now, SpanRule
-from otelbridge.records import ERROR, UNSET, Row, SpanEvent, Value
+from otelbridge.records import Row, SpanEvent, Value
 
 MAX_RECALLED = 10_000
-MAX_ENDINGS = 256
-"""So many endings of one rule are remembered; it is given up where they were no use."""
 MAX_OFFERED = 100_000
 """So many spans of one migration and one key can be pointed to."""
-MAX_OPEN = 100_000
-"""So many spans of one rule may be open; then the oldest is given up as incomplete."""
 
 
 class LinkIndex:
@@ -50,7 +47,7 @@ class Pairs:
     """The open spans of all rules of a stream."""
 
     _short = True
-    """Whether spans that end in order may go the short way."""
+    """Whether events may go the short ways."""
 
     def __init__(
         self, rules: tuple[SpanRule, ...], stream: Stream, outlet: Outlet, machines: Machines, index: LinkIndex | None
@@ -60,8 +57,11 @@ class Pairs:
         everything: dict[str, RuleState | MachineState] = {**self.states, **machines.states}
         for state in self.states.values():
             state.outer = tuple([everything[name] for name in state.rule.inside if name in everything])
-        self._stream, self._outlet, self._machines, self._index = stream, outlet, machines, index
+        self.outlet, self.machines = outlet, machines
+        self._stream, self._index = stream, index
         self._until_next = [state for state in self.states.values() if state.rule.until_next]
+        for state in self.states.values():
+            state.children = any(state in child.outer for child in self._until_next)
         self._kept = [state for state in self.states.values() if state.rule.keep]
         self._timed = [state for state in self.states.values() if state.rule.timeout_ns is not None]
         self.given_up = 0
@@ -73,6 +73,14 @@ class Pairs:
         """How many spans are open."""
         return sum(len(state.by_number) for state in self.states.values())
 
+    def beginning(self, state: RuleState, on: BeginOn) -> Use:
+        """What an event does that may begin a span of a rule."""
+        return begin_of(self, state, on) if self._short else partial(self.begin, state, on)
+
+    def ending(self, state: RuleState, on: EndOn) -> Use:
+        """What an event does that may end a span of a rule."""
+        return end_of(self, state, on) if self._short else partial(self.end, state, on)
+
     # --- begins -------------------------------------------------------------------------------------
 
     def begin(self, state: RuleState, on: BeginOn, time_ns: int, row: Row, arguments: Arguments) -> bool:
@@ -80,7 +88,7 @@ class Pairs:
         rule = state.rule
         if time_ns > state.expires_ns:
             self._expire(state, time_ns)
-        now = self._machines.now(state.machine, row)
+        now = self.machines.now(state.machine, row)
         if on.when is not None and not on.when(arguments, None, now):
             return False
         key = on.key(arguments, now)
@@ -107,15 +115,23 @@ class Pairs:
         state.number += 1
         span = OpenSpan(state.number, state.identity(state.number, time_ns), time_ns, row[1], key)
         span.begin_event, span.arguments, span.rank = row[2], arguments, on.rank
-        span.parent_id, span.trace, span.root = self._place(state, span)
+        span.parent_id, span.trace, span.root = self.place(state, span)
         span.trace.open += 1
+        self.tell_more(rule, span, now)
+        return span
+
+    def connects(self, rule: SpanRule) -> bool:
+        """Whether a span of the rule has to be told more of when it begins."""
+        return bool(rule.ordinals or rule.links) or self._index is not None
+
+    def tell_more(self, rule: SpanRule, span: OpenSpan, now: Now) -> None:
+        """Number a span that has just begun, and connect it with those of the other host."""
         if rule.ordinals:
             span.ordinals = tuple((name, self._ordinal(machine, rule, span)) for name, machine in rule.ordinals)
         if span.root is not None and (rule.links or self._index is not None):
             self._connect(rule, span, span.root, now)
-        return span
 
-    def _place(self, state: RuleState, span: OpenSpan) -> tuple[bytes, Trace, Root | None]:
+    def place(self, state: RuleState, span: OpenSpan) -> tuple[bytes, Trace, Root | None]:
         """The parent's id, the trace, the root."""
         for outer in state.outer:
             if isinstance(outer, MachineState):
@@ -130,11 +146,11 @@ class Pairs:
         if machine is None:
             trace.id = trace_id(self._stream.key, *trace.origin)
         else:
-            self._outlet.wait(trace)
+            self.outlet.wait(trace)
         return b"", trace, None
 
     def _ordinal(self, machine_id: str, rule: SpanRule, span: OpenSpan) -> int:
-        machine = self._machines.states.get(machine_id)
+        machine = self.machines.states.get(machine_id)
         if machine is None or machine.root is None:
             return span.number
         number = machine.root.ordinals.get(rule.id, 0) + 1
@@ -147,7 +163,7 @@ class Pairs:
             for span in state.by_number.values():
                 if span.root is None and span.trace.id == root.trace.id:
                     span.root = root
-                    now = self._machines.now_of(state.machine, root, span.thread, span.begin_event, None)
+                    now = self.machines.now_of(state.machine, root, span.thread, span.begin_event, None)
                     self._connect(state.rule, span, root, now)
 
     # --- links --------------------------------------------------------------------------------------
@@ -189,68 +205,19 @@ class Pairs:
             self._expire(state, time_ns)
         if not state.by_number:
             return False
-        now = self._machines.now(state.machine, row)
+        now = self.machines.now(state.machine, row)
         if on.when is not None and not on.when(arguments, None, now):
             return False
         waiting = state.by_key.get(on.key(arguments, now))
         if not waiting:
             return False
         span = waiting[0] if state.rule.repeated_begin == "queue" else waiting[-1]
-        if self._short and self._end_in_order(state, on, span, time_ns, row, arguments):
-            return True
         failed = None
         if on.failure is not None:
             both = now._replace(begin_event=span.begin_event, end_event=row.event)
             failed = failure_of(on.failure, span.arguments, arguments, both)
         self._end(state, span, time_ns, row.event, arguments, failed)
         return True
-
-    def _end_in_order(self, state: RuleState, on: EndOn, span: OpenSpan, time_ns: int, row: Row, arguments: Arguments) -> bool:
-        """The short way of `_end` for what most spans are, one of many alike within an open migration; False if it is not."""
-        rule, root, trace, machine = state.rule, span.root, span.trace, state.machine
-        if state.endings is None or span.failure is not None or span.doubtful or row.thread != span.thread:
-            return False
-        if root is None or machine is None or root is not machine.root or trace.id is None:
-            return False
-        state.remove(span)
-        end_ns = max(time_ns, span.start_ns)
-        if self._until_next:
-            self.close_children(span.span_id, end_ns, row.event)
-        now = self._machines.within(machine, root, row.thread, span.begin_event, row.event)
-        key = id(span.arguments), id(arguments), id(now), id(on)
-        ending = state.endings.get(key)
-        if ending is None:
-            ending = self._learn_ending(state, on, span, arguments, now)
-        else:
-            state.repeats += 1
-        trace.open -= 1
-        trace.last_ns = max(trace.last_ns, end_ns)
-        outlet = self._outlet
-        if rule.keep is None:
-            outlet.give(trace, outlet.ended(span, state.shape, end_ns, ending, span.span_id))
-        elif ending.status != UNSET or not outlet.count_short(root, rule, span.start_ns, end_ns):
-            finished = outlet.ended(span, state.shape, end_ns, ending, root.span_id)
-            outlet.keep(root, rule, span.number, finished, complete=True)
-        return True
-
-    def _learn_ending(self, state: RuleState, on: EndOn, span: OpenSpan, arguments: Arguments, now: Now) -> Ending:
-        """What the span has, as `_end` makes it; remembered for those like it if there are any."""
-        rule = state.rule
-        failed = failure_of(on.failure, span.arguments, arguments, now)
-        attributes = tuple(self._outlet.marked(_attributes(rule, span, now, arguments), failed))
-        series = self._outlet.series_of(rule.duration, attributes) if rule.duration else None
-        status, message = (ERROR, failed[1]) if failed else (UNSET, "")
-        ending = Ending(attributes, series, status, message, (span.arguments, arguments, now))
-        endings = state.endings
-        if endings is not None:
-            if len(endings) >= MAX_ENDINGS:
-                if state.repeats < MAX_ENDINGS:
-                    state.endings = None
-                    return ending
-                endings.clear()
-                state.repeats = 0
-            endings[id(span.arguments), id(arguments), id(now), id(on)] = ending
-        return ending
 
     def _end(
         self,
@@ -269,24 +236,42 @@ class Pairs:
             self.close_children(span.span_id, end_ns, event)
         plain = event is not None and failed is None and span.failure is None
         competes = rule.keep is not None and root is not None and not root.closed
-        if competes and plain and root is not None and self._outlet.count_short(root, rule, span.start_ns, end_ns):
+        if competes and plain and root is not None and self.outlet.count_short(root, rule, span.start_ns, end_ns):
             trace.open -= 1
             trace.last_ns = max(trace.last_ns, end_ns)
             return
-        now = self._machines.now_of(state.machine, root, span.thread, span.begin_event, event)
+        now = self.machines.now_of(state.machine, root, span.thread, span.begin_event, event)
         body = Body(
-            span.start_ns, end_ns, _attributes(rule, span, now, arguments), span.notes, span.links, failed or span.failure,
+            span.start_ns, end_ns, self.attributes(rule, span, now, arguments), span.notes, span.links, failed or span.failure,
             span.dropped_notes, event is not None, span.doubtful,
         )  # fmt: skip
-        finished = self._outlet.finished(trace, span.span_id, span.parent_id, state.shape, body)
+        finished = self.outlet.finished(trace, span.span_id, span.parent_id, state.shape, body)
         if rule.duration is not None and event is not None:
-            self._outlet.record(rule.duration, finished, trace, root if rule.keep else None)
+            self.outlet.record(rule.duration, finished, trace, root if rule.keep else None)
         trace.open -= 1
         trace.last_ns = max(trace.last_ns, end_ns)
         if competes and root is not None:
-            self._outlet.keep(root, rule, span.number, finished, complete=event is not None)
+            self.outlet.keep(root, rule, span.number, finished, complete=event is not None)
         else:
-            self._outlet.give(trace, finished)
+            self.outlet.give(trace, finished)
+
+    @staticmethod
+    def attributes(rule: SpanRule, span: OpenSpan, now: Now, arguments: Arguments | None) -> list[tuple[str, Value]]:
+        """All attributes of a span that ends, but for those that every span is marked with."""
+        root, event = span.root, now.end_event
+        found: list[tuple[str, Value]] = [("qemu.event.begin", span.begin_event)]
+        if event is not None:
+            found.append(("qemu.event.end", event))
+        for name, evaluate in rule.attributes(span.begin_event, event if arguments is not None else None):
+            value = evaluate(span.arguments, arguments, now)
+            if value is not None:
+                found.append((name, value))
+        if rule.recalls and root is not None:
+            _recall(rule, root, span, found, now)
+        found += span.ordinals
+        if rule.thread and span.thread is None:
+            found.append(("otelbridge.pairing", ",".join(rule.key_names) or "order"))
+        return found
 
     def close_children(self, parent_id: bytes, end_ns: int, event: str | None) -> None:
         """What lasts until the next one ends with its parent at the latest."""
@@ -339,13 +324,13 @@ class Pairs:
         """Put a span event into the open span it belongs to; whether there is one."""
         target: OpenSpan | Root | None
         if isinstance(holder, MachineState):
-            target, now = holder.root, self._machines.now(holder, row)
+            target, now = holder.root, self.machines.now(holder, row)
         else:
             if time_ns > holder.expires_ns:
                 self._expire(holder, time_ns)
             if not holder.by_number:
                 return False
-            now = self._machines.now(holder.machine, row)
+            now = self.machines.now(holder.machine, row)
             target = noted(holder, note, row, arguments, now)
         if target is None or (note.when is not None and not note.when(arguments, None, now)):
             return False
@@ -378,6 +363,7 @@ class Pairs:
     def restore(self, state: Mapping[str, Any], loader: Loader, last_ns: int) -> None:
         """Go on from `snapshot`. What no rule can end any more goes out as incomplete."""
         for known in self.states.values():
+            known.children = bool(self._until_next)  # what is open may lie in what it may not lie in by these rules
             if known.endings is not None:
                 known.endings.clear()
         for name, saved in state.items():
@@ -398,10 +384,10 @@ class Pairs:
             span.start_ns, max(last_ns, span.start_ns), attributes, span.notes, span.links, span.failure, span.dropped_notes,
             complete=False, doubtful=span.doubtful,
         )  # fmt: skip
-        finished = self._outlet.finished(span.trace, span.span_id, span.parent_id, shape, body)
+        finished = self.outlet.finished(span.trace, span.span_id, span.parent_id, shape, body)
         span.trace.open -= 1
         span.trace.last_ns = max(span.trace.last_ns, body.end_ns)
-        self._outlet.give(span.trace, finished)
+        self.outlet.give(span.trace, finished)
 
 
 def _key_names(rule: SpanRule) -> list[Any]:
@@ -416,23 +402,6 @@ def _moved(state: RuleState, span: OpenSpan, on: BeginOn, time_ns: int, row: Row
     state.by_number.move_to_end(span.number)  # it now is the youngest
     span.start_ns, span.begin_event, span.arguments, span.rank = time_ns, row.event, arguments, on.rank
     return True
-
-
-def _attributes(rule: SpanRule, span: OpenSpan, now: Now, arguments: Arguments | None) -> list[tuple[str, Value]]:
-    root, event = span.root, now.end_event
-    found: list[tuple[str, Value]] = [("qemu.event.begin", span.begin_event)]
-    if event is not None:
-        found.append(("qemu.event.end", event))
-    for name, evaluate in rule.attributes(span.begin_event, event if arguments is not None else None):
-        value = evaluate(span.arguments, arguments, now)
-        if value is not None:
-            found.append((name, value))
-    if rule.recalls and root is not None:
-        _recall(rule, root, span, found, now)
-    found += span.ordinals
-    if rule.thread and span.thread is None:
-        found.append(("otelbridge.pairing", ",".join(rule.key_names) or "order"))
-    return found
 
 
 def _recall(rule: SpanRule, root: Root, span: OpenSpan, found: list[tuple[str, Value]], now: Now) -> None:

@@ -127,7 +127,8 @@ class RuleState:
     """The open spans of one rule, by key and by age."""
 
     __slots__ = (
-        "by_key", "by_number", "endings", "expires_ns", "identity", "machine", "number", "outer", "repeats", "rule", "shape",
+        "by_key", "by_number", "children", "endings", "expires_ns", "identity", "machine", "number", "outer", "repeats", "rule",
+        "shape",
     )  # fmt: skip
 
     def __init__(self, rule: SpanRule, machine: MachineState | None, identity: Callable[[int, int], bytes]) -> None:
@@ -136,6 +137,8 @@ class RuleState:
         """Gives the ids of its spans by number and begin."""
         self.outer: tuple[RuleState | MachineState, ...] = ()
         """What a span of it may lie in, the first that is open."""
+        self.children = False
+        """Whether spans may lie in its own that end with them."""
         self.shape = Shape(rule.scope, rule.name, rule.kind)
         self.number = 0
         self.by_key: dict[Key, list[OpenSpan]] = {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
-from otelbridge.mapping.rules import Arguments, Evaluate, KeyOf, Now
+from otelbridge.mapping.rules import Arguments, Evaluate, KeyOf, Now, PlainKey
 from otelbridge.records import Value
 
 
@@ -13,45 +14,57 @@ def fixed(text: str) -> Evaluate:
     return lambda _begin, _end, _now: text
 
 
+@cache
 def argument(place: int) -> Evaluate:
     """The begin event's argument at that place of its row."""
-    return lambda begin, _end, _now: begin[place]
+    evaluate: Evaluate = lambda begin, _end, _now: begin[place]  # noqa: E731  # to be marked
+    vars(evaluate)["place"] = place
+    return reading_no_more(evaluate)
+
+
+def place_of(evaluate: Evaluate | None) -> int | None:
+    """The place of the argument that this gives, None where it is more than an argument."""
+    found: int | None = getattr(evaluate, "place", None)
+    return found
+
+
+def reading_no_more(evaluate: Evaluate) -> Evaluate:
+    """The same, marked as one that reads arguments alone."""
+    vars(evaluate)["reads_now"] = False
+    return evaluate
+
+
+def reads_now(evaluate: Evaluate) -> bool:
+    """Whether it may read more than the arguments."""
+    found: bool = getattr(evaluate, "reads_now", True)
+    return found
+
+
+def nothing(_begin: object, _end: object, _now: object) -> None:
+    """What an event's version does not have."""
 
 
 def key_of(parts: Sequence[Evaluate], *, thread: bool = False) -> KeyOf:
     """The parts of a key, read from one event; with `thread` the event's thread goes before them, if it is known."""
-    plain = _parts_of(parts)
-    if not thread:
-        return plain
-    if not parts:
-        return lambda _arguments, now: () if now[0] is None else (now[0],)
-    if len(parts) == 1:
-        only = parts[0]
+    places = [place for part in parts if (place := place_of(part)) is not None]
+    if len(places) == len(parts):
+        return PlainKey(tuple(places), thread=thread)
 
-        def both(arguments: Arguments, now: Now) -> tuple[Value | None, ...]:
-            value, thread = only(arguments, None, now), now[0]
-            return (value,) if thread is None else (thread, value)
+    def key(arguments: Arguments, now: Now) -> tuple[Value | None, ...]:
+        values = tuple([part(arguments, None, now) for part in parts])
+        return (now[0], *values) if thread and now[0] is not None else values
 
-        return both
-    return lambda arguments, now: plain(arguments, now) if now[0] is None else (now[0], *plain(arguments, now))
-
-
-def _parts_of(parts: Sequence[Evaluate]) -> KeyOf:
-    if not parts:
-        return lambda _arguments, _now: ()
-    if len(parts) == 1:
-        only = parts[0]
-        return lambda arguments, now: (only(arguments, None, now),)
-    return lambda arguments, now: tuple([part(arguments, None, now) for part in parts])
+    return key
 
 
 def first(found: Sequence[Evaluate]) -> Evaluate:
     """The first value that is there."""
-    if len(found) == 1:
-        return found[0]
+    there = [one for one in found if one is not nothing]
+    if len(there) <= 1:
+        return there[0] if there else nothing
 
     def evaluate(begin: Arguments, end: Arguments | None, now: Now) -> Value | None:
-        for one in found:
+        for one in there:
             value = one(begin, end, now)
             if value is not None:
                 return value

@@ -34,6 +34,24 @@ Evaluate = Callable[[Arguments, Arguments | None, Now], Value | None]
 KeyOf = Callable[[Arguments, Now], tuple[Value | None, ...]]
 
 
+class PlainKey:
+    """A key that is made of nothing but arguments, as most are. With `thread` the event's goes before them, if it is known."""
+
+    __slots__ = ("places", "thread")
+
+    def __init__(self, places: tuple[int, ...], *, thread: bool) -> None:
+        self.places, self.thread = places, thread
+
+    def __call__(self, arguments: Arguments, now: Now) -> tuple[Value | None, ...]:
+        """The key as an event with these arguments tells it."""
+        return self.of(arguments, now[0])
+
+    def of(self, arguments: Arguments, thread: int | None) -> tuple[Value | None, ...]:
+        """The same from the thread alone."""
+        values = tuple([arguments[place] for place in self.places])
+        return (thread, *values) if self.thread and thread is not None else values
+
+
 class Failure(NamedTuple):
     """When and how something counts as an error. `message` and `type` are templates, already compiled."""
 

@@ -269,7 +269,9 @@ class Flow:
         elif step[0] == "release":
             self._guarded(lambda: stream.release(*joined_of(*step[1:])))
         else:
-            acts = {"cut": stream.cut, "settle": stream.settle, "pause": stream.pause, "end": stream.end}
+            acts = {
+                "cut": stream.cut, "settle": stream.settle, "pause": stream.pause, "expire": stream.expire, "end": stream.end,
+            }  # fmt: skip
             self._guarded(acts[step[0]])
 
     def _guarded(self, act: Callable[[], None]) -> None:
@@ -309,6 +311,8 @@ class Flow:
             self._qemu = qemu_of(self.stream.process_ids)
         self._stage = stage
         self._step([("settle", "pause", "end")[stage - 1]])
+        if stage == _PAUSED:
+            self._step(["expire"])
         self._ended["ends"] += stage == _ENDED
         return True
 

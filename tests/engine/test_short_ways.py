@@ -9,7 +9,7 @@ from otelbridge.catalogue import TextDecoder, builtin
 from otelbridge.engine import Engine, LinkIndex, Stream
 from otelbridge.engine.ids import stream_key
 from otelbridge.engine.observed import ObservedEngine
-from otelbridge.engine.pairs import MAX_ENDINGS
+from otelbridge.engine.short import MAX_ENDINGS
 from otelbridge.engine.tally import Tally
 from otelbridge.mapping import Mapping
 from tests.engine.builders import batches, events, pieces, rules, shipped, text_of, threadless
