@@ -19,8 +19,7 @@ from otelbridge.engine.pairs import LinkIndex, Pairs
 from otelbridge.engine.series import Series, SeriesTable
 from otelbridge.engine.short import Use
 from otelbridge.engine.state import Loader, MachineState, RuleState, Saver
-from otelbridge.mapping.evaluators import place_of, reads_now
-from otelbridge.mapping.rules import Arguments, Evaluate, Mapping, MetricRule, NoteOn, Now, SpanRule
+from otelbridge.mapping.rules import Arguments, Evaluate, Mapping, MetricRule, NoteOn, Now, SpanRule, place_of, reads_now
 from otelbridge.records import SECOND_NS, WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope, Value
 
 ItemT = TypeVar("ItemT")
