@@ -56,7 +56,17 @@ def load_with_shipped(paths: Iterable[Path], catalogue: Catalogue) -> Mapping:
         UsageError: A file cannot be read.
         MappingError: Files have problems; all of them.
     """
-    return compile_mappings([*user_files(paths), *shipped_files()], catalogue)
+    return compile_mappings(files_with_shipped(paths), catalogue)
+
+
+def files_with_shipped(paths: Iterable[Path]) -> list[File]:
+    """The user's mapping files and those that ship.
+
+    Raises:
+        UsageError: A file cannot be read.
+        MappingError: A file is no text.
+    """
+    return [*user_files(paths), *shipped_files()]
 
 
 def _read(path: Path) -> File:

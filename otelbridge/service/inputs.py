@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from otelbridge.catalogue import builtin
-from otelbridge.mapping import File, compile_mappings, shipped_files, user_files
+from otelbridge.mapping import File, compile_mappings
 from otelbridge.pipeline.options import ConvertOptions, told_of
 from otelbridge.records import Attributes
 from otelbridge.service.config import InputConfig, ServiceConfig
@@ -19,15 +19,6 @@ from otelbridge.service.streams import Kind, Output
 _log = logging.getLogger(__name__)
 _UNUSABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """What a state of another version comes to."""
-
-
-def mapping_files(config: ServiceConfig) -> list[File]:
-    """The mappings of a configuration, with those that ship.
-
-    Raises:
-        OtelbridgeError: One cannot be read.
-    """
-    return [*user_files(config.mappings), *shipped_files()]
 
 
 def kinds_of(config: ServiceConfig, files: Sequence[File]) -> list[Kind]:

@@ -34,14 +34,19 @@ def kinds_before(kinds: Sequence[Kind], files: Sequence[File], kept: bytes | Non
         files: The mapping files they were made from.
         kept: The state, None where there is none.
     """
+    if kept is None or not kinds:
+        return kinds
     try:
-        before = None if kept is None else [File(*one) for one in json.loads(zlib.decompress(kept))]
-        if before is None or before == list(files):
+        before = [File(*one) for one in json.loads(zlib.decompress(kept))]
+        if before == list(files):
             return kinds
-        mapping = {id(kind.told.catalogue): compile_mappings(before, kind.told.catalogue) for kind in kinds}
+        mapping = compile_mappings(before, kinds[0].told.catalogue)
     except (OtelbridgeError, *_UNUSABLE) as error:
         _log.warning(
-            "What came just before the service was killed is read by the new mappings: the old ones are unusable (%s).", error
+            "The mappings that were in force before the start cannot be used any more (%s). What was read after the last "
+            "snapshot of a stream is read again by the present ones: a span of a rule that has changed may be missing or come "
+            "twice. Nothing has to be done; a service that is stopped, not killed, leaves nothing to be read again.",
+            str(error).partition("\n")[0],
         )
         return kinds
-    return [kind._replace(mapping=mapping[id(kind.told.catalogue)]) for kind in kinds]
+    return [kind._replace(mapping=mapping) for kind in kinds]

@@ -31,6 +31,7 @@ WATCH_S = 2.0
 _STATUS_S = 10.0
 _PROBLEMS_TOLD = 20
 _ENDS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask for the end."""
 _ONLY_AT_START = ("outbox", "health")
 """Sections of the configuration that hold what cannot change while the service runs."""
 _log = logging.getLogger(__name__)

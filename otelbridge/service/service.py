@@ -15,13 +15,14 @@ from dataclasses import asdict
 from typing import Any
 
 import otelbridge
+from otelbridge.mapping import files_with_shipped
 from otelbridge.otlp.requests import RequestBuilder
 from otelbridge.records import SECOND_NS, Request
 from otelbridge.service import rule_files
 from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
 from otelbridge.service.flows import Flow
-from otelbridge.service.inputs import Inputs, kinds_of, mapping_files
+from otelbridge.service.inputs import Inputs, kinds_of
 from otelbridge.service.joining import Joining
 from otelbridge.service.outbox import Amount, Route, ServiceOutbox
 from otelbridge.service.senders import Senders
@@ -38,8 +39,9 @@ _LAST_S = 0.5
 _LOOK_S = 0.02
 _SHORT_S = 0.1
 _WAIT_S = 0.5
-_QUIET_AFTER_S = 10.0
 """Reading costs by the block, not by the byte: twice in the time of a commit is often enough."""
+_QUIET_AFTER_S = 10.0
+"""Nothing came from anywhere for so long: then the loop waits for `SCAN_S`."""
 _FORGET_S = 60.0
 _GAUGE_S = 5.0
 _COUNTERS = "counters"
@@ -80,7 +82,7 @@ class Service:
             counters.restore(totals)
             counters.add("otelbridge.service.restarts")
         now_s = time.monotonic()
-        files = mapping_files(config)
+        files = files_with_shipped(config.mappings)
         kinds = kinds_of(config, files)
         self._inputs = Inputs(config, kinds, states, now_s, rule_files.kinds_before(kinds, files, states.get(rule_files.KEY)))
         self._rules = rule_files.packed(files)
@@ -348,7 +350,7 @@ class Service:
         Raises:
             OtelbridgeError: Its mappings or catalogue are not as they should be; everything stays as it was.
         """
-        files = mapping_files(config)
+        files = files_with_shipped(config.mappings)
         kinds = kinds_of(config, files)
         with self._lock:
             self._go_on(config, kinds)

@@ -277,3 +277,26 @@ def collector(config: Path, folder: Path, **env: str) -> Iterator[Backend]:
     }  # fmt: skip
     with started([collector_program(), "--config", config], found.http, found.log, {**addresses, **env}):
         yield found
+
+
+class Gateway(NamedTuple):
+    """The Collector with the gateway's file, and the three that it sends to."""
+
+    collector: Backend
+    tempo: Backend
+    jaeger: Backend
+    prometheus: Backend
+
+
+@contextmanager
+def gateway(folder: Path) -> Iterator[Gateway]:
+    """All of it, with its files in the folder."""
+    with ExitStack() as on:
+        behind = [on.enter_context(one(folder / one.__name__)) for one in (tempo, jaeger, prometheus)]
+        addresses = {
+            "TEMPO_ENDPOINT": behind[0].otlp_grpc, "JAEGER_ENDPOINT": behind[1].otlp_grpc,
+            "PROMETHEUS_ENDPOINT": behind[2].otlp_http,
+        }  # fmt: skip
+        yield Gateway(
+            on.enter_context(collector(DEPLOY / "collector" / "gateway.yaml", folder / "gateway", **addresses)), *behind
+        )

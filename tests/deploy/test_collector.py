@@ -24,7 +24,7 @@ from tests.deploy.asking import (
     searched,
     tempo_spans,
 )
-from tests.deploy.backends import DEPLOY, Backend, collector, collector_program, free_ports, jaeger, prometheus, tempo
+from tests.deploy.backends import DEPLOY, Backend, collector, collector_program, free_ports, gateway
 from tests.receiver import Receiver
 from tests.service.running import (
     OTELBRIDGE,
@@ -79,16 +79,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """`otelbridge run` follows both hosts' logs and sends to the agent, that to the gateway, and that to all three."""
     folder = tmp_path_factory.mktemp("stack")
     with ExitStack() as on:
-        backends = tuple(on.enter_context(one(folder / one.__name__)) for one in (tempo, jaeger, prometheus))
-        gateway = on.enter_context(
-            collector(
-                DEPLOY / "collector" / "gateway.yaml", folder / "gateway",
-                TEMPO_ENDPOINT=backends[0].otlp_grpc, JAEGER_ENDPOINT=backends[1].otlp_grpc,
-                PROMETHEUS_ENDPOINT=backends[2].otlp_http,
-            )
-        )  # fmt: skip
+        behind = on.enter_context(gateway(folder))
         agent = on.enter_context(
-            collector(DEPLOY / "collector" / "agent.yaml", folder / "agent", GATEWAY_ENDPOINT=gateway.otlp_grpc)
+            collector(DEPLOY / "collector" / "agent.yaml", folder / "agent", GATEWAY_ENDPOINT=behind.collector.otlp_grpc)
         )
         logs = folder / "logs"
         logs.mkdir()
@@ -103,10 +96,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         )  # fmt: skip
         expected, _ = converted(LOGS, together=True)
         trace_id = next(iter(expected))[0].hex()
-        until(lambda: len(tempo_spans(backends[0], trace_id)) >= len(expected), 30.0, 0.5)
-        until(lambda: len(jaeger_spans(backends[1], trace_id)) >= len(expected), 30.0, 0.5)
+        until(lambda: len(tempo_spans(behind.tempo, trace_id)) >= len(expected), 30.0, 0.5)
+        until(lambda: len(jaeger_spans(behind.jaeger, trace_id)) >= len(expected), 30.0, 0.5)
         assert service.stop() == 0
-        yield Stack(*backends, trace_id, expected)
+        yield Stack(behind.tempo, behind.jaeger, behind.prometheus, trace_id, expected)
 
 
 def qmp(figure: str) -> float:
@@ -172,14 +165,14 @@ def test_a_conversion_afterwards_adds_no_second_copy_to_jaeger(stack: Stack) -> 
 
 def test_what_waits_for_tempo_outlives_the_gateway(tmp_path: Path) -> None:
     """Tempo and the others are away, the gateway is stopped and started again, and then Tempo, here a receiver, is back."""
-    gateway, absent = DEPLOY / "collector" / "gateway.yaml", f"127.0.0.1:{free_ports(1)[0]}"
+    config, absent = DEPLOY / "collector" / "gateway.yaml", f"127.0.0.1:{free_ports(1)[0]}"
     away = {"JAEGER_ENDPOINT": absent, "PROMETHEUS_ENDPOINT": f"http://{absent}"}
-    with collector(gateway, tmp_path / "gateway", TEMPO_ENDPOINT=absent, **away) as first:
+    with collector(config, tmp_path / "gateway", TEMPO_ENDPOINT=absent, **away) as first:
         command = [*OTELBRIDGE, "convert", *map(str, LOGS), "--to", first.otlp_http]
         assert subprocess.run(command, env=environment(), capture_output=True, check=False).returncode == 0
     with Receiver() as direct, Receiver() as back:
         convert(LOGS, direct)
-        with collector(gateway, tmp_path / "gateway", TEMPO_ENDPOINT=back.grpc_url.partition("//")[2], **away):
+        with collector(config, tmp_path / "gateway", TEMPO_ENDPOINT=back.grpc_url.partition("//")[2], **away):
             until(lambda: len(arrived(back)[0]) >= len(arrived(direct)[0]), 30.0, 0.2)
         assert arrived(back)[0] == arrived(direct)[0]
 
