@@ -19,7 +19,7 @@ from otelbridge.engine.pairs import LinkIndex, Pairs
 from otelbridge.engine.series import Series, SeriesTable
 from otelbridge.engine.short import Use
 from otelbridge.engine.state import Loader, MachineState, RuleState, Saver
-from otelbridge.mapping.evaluators import place_of
+from otelbridge.mapping.evaluators import place_of, reads_now
 from otelbridge.mapping.rules import Arguments, Evaluate, Mapping, MetricRule, NoteOn, Now
 from otelbridge.records import SECOND_NS, WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope, Value
 
@@ -59,17 +59,23 @@ class Feed:
     """A metric that an event feeds.
 
     Attributes:
-        is_plain: It has no condition and no attributes, and is no histogram.
-        place: The place of the argument that it takes, None if its value is something else.
+        is_plain: It has no condition, its attributes are always the same, and it is no histogram.
+        attributes: Those.
+        place: The place of the argument that it takes.
+        value: What else gives its value, None where that is an argument or always 1.
+        reads_now: Whether that reads more than the arguments.
         series: The only one that a plain one has, once it was there.
     """
 
-    __slots__ = ("is_plain", "place", "rule", "series", "sets")
+    __slots__ = ("attributes", "is_plain", "place", "reads_now", "rule", "series", "sets", "value")
 
     def __init__(self, rule: MetricRule, *, short: bool) -> None:
         self.rule = rule
-        self.is_plain = short and not (rule.when or rule.attributes or rule.operation == "record")
+        self.is_plain = short and rule.when is None and rule.constant and rule.operation != "record"
+        self.attributes = _fixed(rule) if self.is_plain else ()
         self.place = place_of(rule.value)
+        self.value = rule.value if self.place is None else None
+        self.reads_now = self.value is not None and reads_now(self.value)
         self.sets = rule.operation == "set"
         self.series: Series | None = None
 
@@ -421,12 +427,17 @@ class Engine:
             if not feed.is_plain:
                 measured |= self._measure(feed.rule, row, arguments)
                 continue
-            value = self._value(feed.rule, row, arguments) if feed.place is None else arguments[feed.place]
+            value: Value | None = 1
+            if feed.place is not None:
+                value = arguments[feed.place]
+            elif feed.value is not None:
+                now = self._machines.now(self._first_machine, row) if feed.reads_now else _NOBODY
+                value = feed.value(arguments, None, now)
             if value is None or isinstance(value, str):
                 continue
             series = feed.series
             if series is None:
-                series = feed.series = self._series.series(feed.rule.metric, (), feed.rule.limit)
+                series = feed.series = self._series.series(feed.rule.metric, feed.attributes, feed.rule.limit)
             elif not series.changed:
                 self._series.mark(series)
             if feed.sets:
@@ -435,9 +446,6 @@ class Engine:
                 series.value += value  # type: ignore[operator]
             measured = True
         return measured
-
-    def _value(self, rule: MetricRule, row: Row, arguments: Arguments) -> Value | None:
-        return 1 if rule.value is None else rule.value(arguments, None, self._machines.now(self._first_machine, row))
 
     def _measure(self, rule: MetricRule, row: Row, arguments: Arguments) -> bool:
         now = self._machines.now(self._first_machine, row)
@@ -509,9 +517,13 @@ def _counted(mapping: Mapping) -> dict[str, list[tuple[MetricRule, Attributes]]]
     found: dict[str, list[tuple[MetricRule, Attributes]]] = {}
     for rule in mapping.metrics:
         if rule.from_counts:
-            fixed = given((name, evaluate((), None, _NOBODY)) for name, evaluate in rule.attributes)
-            found.setdefault(rule.event, []).append((rule, fixed))
+            found.setdefault(rule.event, []).append((rule, _fixed(rule)))
     return found
+
+
+def _fixed(rule: MetricRule) -> Attributes:
+    """The attributes of a metric that do not depend on the event."""
+    return given((name, evaluate((), None, _NOBODY)) for name, evaluate in rule.attributes)
 
 
 def _metrics(mapping: Mapping) -> list[Metric]:

@@ -42,7 +42,11 @@ class ExponentialHistogram:
         if value == 0.0:
             self.zero_count += 1
             return
-        index = _index(value, self.scale)
+        mantissa, exponent = frexp(value)
+        if self.scale > 0 and mantissa != 0.5:  # noqa: PLR2004  # as `_index` does, without a call
+            index = ceil((log2(mantissa) + exponent) * (1 << self.scale)) - 1
+        else:
+            index = _index(value, self.scale)
         place = index - self.low
         if not 0 <= place < len(self.buckets):
             place = self._room_for(value, index)

@@ -117,9 +117,9 @@ def end_of(pairs: Pairs, state: RuleState, on: EndOn) -> Use:
         trace.open -= 1
         trace.last_ns = max(trace.last_ns, end_ns)
         if keep is None:
-            outlet.give(trace, outlet.ended(span, shape, end_ns, ending, span.span_id))
-        elif ending.status != UNSET or not outlet.count_short(root, rule, start_ns, end_ns):
-            outlet.keep(root, rule, span.number, outlet.ended(span, shape, end_ns, ending, root.span_id), complete=True)
+            outlet.hand_out(trace, span, shape, end_ns, ending)
+        else:
+            outlet.compete(root, rule, span, shape, end_ns, ending)
         return True
 
     return end

@@ -14,20 +14,34 @@ def fixed(text: str) -> Evaluate:
     return lambda _begin, _end, _now: text
 
 
-_places: dict[Evaluate, int] = {}
-
-
 @cache
 def argument(place: int) -> Evaluate:
     """The begin event's argument at that place of its row."""
-    evaluate: Evaluate = lambda begin, _end, _now: begin[place]  # noqa: E731  # to be remembered
-    _places[evaluate] = place
-    return evaluate
+    evaluate: Evaluate = lambda begin, _end, _now: begin[place]  # noqa: E731  # to be marked
+    vars(evaluate)["place"] = place
+    return reading_no_more(evaluate)
 
 
 def place_of(evaluate: Evaluate | None) -> int | None:
     """The place of the argument that this gives, None where it is more than an argument."""
-    return None if evaluate is None else _places.get(evaluate)
+    found: int | None = getattr(evaluate, "place", None)
+    return found
+
+
+def reading_no_more(evaluate: Evaluate) -> Evaluate:
+    """The same, marked as one that reads arguments alone."""
+    vars(evaluate)["reads_now"] = False
+    return evaluate
+
+
+def reads_now(evaluate: Evaluate) -> bool:
+    """Whether it may read more than the arguments."""
+    found: bool = getattr(evaluate, "reads_now", True)
+    return found
+
+
+def nothing(_begin: object, _end: object, _now: object) -> None:
+    """What an event's version does not have."""
 
 
 def key_of(parts: Sequence[Evaluate], *, thread: bool = False) -> KeyOf:
@@ -45,11 +59,12 @@ def key_of(parts: Sequence[Evaluate], *, thread: bool = False) -> KeyOf:
 
 def first(found: Sequence[Evaluate]) -> Evaluate:
     """The first value that is there."""
-    if len(found) == 1:
-        return found[0]
+    there = [one for one in found if one is not nothing]
+    if len(there) <= 1:
+        return there[0] if there else nothing
 
     def evaluate(begin: Arguments, end: Arguments | None, now: Now) -> Value | None:
-        for one in found:
+        for one in there:
             value = one(begin, end, now)
             if value is not None:
                 return value

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import NamedTuple
 
-from otelbridge.mapping.evaluators import argument
+from otelbridge.mapping.evaluators import argument, nothing, reading_no_more
 from otelbridge.mapping.language import PSEUDO_ARGUMENTS
 from otelbridge.mapping.rules import Evaluate
 from otelbridge.records import Value
@@ -285,15 +285,16 @@ def compile_expression(expression: Expression, where: Where) -> Evaluate:
         return _direct(expression, where)
     code, needed = _code(expression.tree, where), _needed(expression, where)
     if needed is None:
-        return _nothing
+        return nothing
     body = f"({code})" if not needed else f"None if {' or '.join(f'{n} is None' for n in needed)} else ({code})"
-    return _caught(_lambda(body))
+    evaluate = _caught(_lambda(body))
+    return evaluate if "n[" in body else reading_no_more(evaluate)
 
 
 def _direct(expression: Expression, where: Where) -> Evaluate:
     place = where(expression.references[0])
     if place is None:
-        return _nothing
+        return nothing
     if place.startswith("b["):
         return argument(int(place[2:-1]))
     return _lambda(f"None if e is None else {place}" if place.startswith("e[") else place)
@@ -317,10 +318,6 @@ def _caught(function: Evaluate) -> Evaluate:
             return None
 
     return evaluate
-
-
-def _nothing(_begin: object, _end: object, _now: object) -> None:
-    return None
 
 
 def _needed(expression: Expression, where: Where) -> list[str] | None:
