@@ -6,23 +6,23 @@ begins, metrics. Time is the events' own; `advance` tells it that time has passe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingType
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import otelbridge
 from otelbridge.engine.machines import Join, Machines
 from otelbridge.engine.order import HORIZON_NS, Counts, Order
-from otelbridge.engine.outlet import Accounting, Outlet, Stream, given
+from otelbridge.engine.outlet import ADOPT_NS, Accounting, Outlet, Stream, given
 from otelbridge.engine.pairs import LinkIndex, Pairs
 from otelbridge.engine.series import Series, SeriesTable
 from otelbridge.engine.short import Use
 from otelbridge.engine.state import Loader, MachineState, RuleState, Saver
-from otelbridge.mapping.evaluators import place_of, reads_now
-from otelbridge.mapping.rules import Arguments, Evaluate, Mapping, MetricRule, NoteOn, Now
+from otelbridge.mapping.rules import Arguments, Evaluate, Mapping, MetricRule, NoteOn, Now, SpanRule, place_of, reads_now
 from otelbridge.records import SECOND_NS, WINDOW_NS, Attributes, Batch, FinishedSpan, Metric, MetricPoint, Row, Scope, Value
 
+ItemT = TypeVar("ItemT")
 Decode = Callable[[str, bytes], Arguments | None]
 
 _SCOPE = Scope("otelbridge", otelbridge.__version__)
@@ -132,6 +132,8 @@ class Engine:
         self._machines.closing = self._pairs.close_root
         self._handlers: dict[str, Handler] = {}
         """Of the events that have come; most never do."""
+        self._users = _by_event((event, state) for state in self._pairs.states.values() for event in _events_of(state.rule))
+        self._fed = _by_event((rule.event, rule) for rule in mapping.metrics)
         self._counted = _counted(mapping)
         self._first_machine = next(iter(self._machines.states.values()), None)
 
@@ -224,6 +226,10 @@ class Engine:
         last_ns = self._accounting.last_ns or 0
         self.points += self._series.gauge_points(last_ns)
         self.points += self._series.points(last_ns)
+
+    def expire(self) -> None:
+        """Nothing came for longer than a migration may begin after its first events: what waits for one goes out alone."""
+        self._outlet.expire((self._accounting.last_ns or 0) + ADOPT_NS + 1)
 
     def finish(self) -> None:
         """End the stream: what is still open goes out as incomplete, ended at the last time seen."""
@@ -411,13 +417,13 @@ class Engine:
             if event in machine.rule.reasons:
                 found.reasons.append((machine, machine.rule.reasons[event]))
             found.notes += [(machine, note) for note in machine.rule.notes.get(event, ())]
-        for state in pairs.states.values():
+        for state in self._users.get(event, ()):
             if event in state.rule.begins:
                 found.begins.append(pairs.beginning(state, state.rule.begins[event]))
             found.ends += [pairs.ending(state, end) for end in state.rule.ends.get(event, ())]
             found.notes += [(state, note) for note in state.rule.notes.get(event, ())]
         if found.has_rules:
-            found.metrics += [Feed(rule, short=self._short) for rule in self._mapping.metrics if rule.event == event]
+            found.metrics += [Feed(rule, short=self._short) for rule in self._fed.get(event, ())]
         return found
 
     def _measure_all(self, feeds: Sequence[Feed], _time_ns: int, row: Row, arguments: Arguments) -> bool:
@@ -519,6 +525,18 @@ def _counted(mapping: Mapping) -> dict[str, list[tuple[MetricRule, Attributes]]]
         if rule.from_counts:
             found.setdefault(rule.event, []).append((rule, _fixed(rule)))
     return found
+
+
+def _by_event(pairs: Iterable[tuple[str, ItemT]]) -> dict[str, list[ItemT]]:
+    found: dict[str, list[ItemT]] = {}
+    for event, item in pairs:
+        found.setdefault(event, []).append(item)
+    return found
+
+
+def _events_of(rule: SpanRule) -> Iterable[str]:
+    """The events that begin or end a span of the rule, or are its span events."""
+    return {**rule.begins, **rule.ends, **rule.notes}
 
 
 def _fixed(rule: MetricRule) -> Attributes:

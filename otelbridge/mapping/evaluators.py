@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from otelbridge.mapping.rules import Arguments, Evaluate, KeyOf, Now, PlainKey
+from otelbridge.mapping.rules import Arguments, Evaluate, KeyOf, Now, PlainKey, place_of
 from otelbridge.records import Value
 
 
@@ -22,22 +22,10 @@ def argument(place: int) -> Evaluate:
     return reading_no_more(evaluate)
 
 
-def place_of(evaluate: Evaluate | None) -> int | None:
-    """The place of the argument that this gives, None where it is more than an argument."""
-    found: int | None = getattr(evaluate, "place", None)
-    return found
-
-
 def reading_no_more(evaluate: Evaluate) -> Evaluate:
     """The same, marked as one that reads arguments alone."""
     vars(evaluate)["reads_now"] = False
     return evaluate
-
-
-def reads_now(evaluate: Evaluate) -> bool:
-    """Whether it may read more than the arguments."""
-    found: bool = getattr(evaluate, "reads_now", True)
-    return found
 
 
 def nothing(_begin: object, _end: object, _now: object) -> None:

@@ -34,6 +34,18 @@ Evaluate = Callable[[Arguments, Arguments | None, Now], Value | None]
 KeyOf = Callable[[Arguments, Now], tuple[Value | None, ...]]
 
 
+def place_of(evaluate: Evaluate | None) -> int | None:
+    """The place of the argument that this gives, None where it is more than an argument."""
+    found: int | None = getattr(evaluate, "place", None)
+    return found
+
+
+def reads_now(evaluate: Evaluate) -> bool:
+    """Whether it may read more than the arguments."""
+    found: bool = getattr(evaluate, "reads_now", True)
+    return found
+
+
 class PlainKey:
     """A key that is made of nothing but arguments, as most are. With `thread` the event's goes before them, if it is known."""
 

@@ -24,6 +24,8 @@ USER_VERSION = 2
 _LOCK_TIMEOUT_S = 1.0
 _WAL_KEPT_BYTES = 4 * 1024 * 1024
 _DIGEST_BYTES = 16
+_FREE_PAGES, _PAGES_AT_ONCE = 4096, 512
+"""Of 4 KiB: so much stays for what comes next, and so much is given back with a change."""
 
 # `body` comes last: SQLite walks all pages of a long value to reach the columns behind it.
 _SCHEMA = """
@@ -293,8 +295,17 @@ class Outbox:
                 self._db.executemany(_INSERT, rows)
                 self._db.executemany("DELETE FROM states WHERE key = cast(? AS TEXT)", ended)
                 self._db.executemany(_SET_STATE, set_states)
+                self._give_back()
             self._last_id = max([self._last_id, *change.requests])
             self._held_bytes += sum(len(row.body) for row in rows) - freed
+
+    def _give_back(self) -> None:
+        """Let the file shrink a little where much of it is empty, as after a long outage."""
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        if free > _FREE_PAGES:
+            # Python takes one step of a statement without columns, and each step gives one page back.
+            for _ in range(_PAGES_AT_ONCE):
+                self._db.execute("PRAGMA incremental_vacuum")
 
     def states(self) -> dict[str, bytes]:
         """The states by their keys; those that are damaged are left out, and named by `damage`."""
@@ -507,6 +518,9 @@ class Outbox:
         mark, version, tables = self._identity()
         if (mark, tables) != (0, 0):
             _check_identity(self._path, mark, version)
+        if tables == 0:
+            # Counts only for a file in which nothing was ever written.
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")

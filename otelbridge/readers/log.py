@@ -112,7 +112,7 @@ def _scanner_of(form: Form, lead: bytes, width: int, name: bytes) -> re.Pattern[
     return re.compile(rb"\n(?!" + before + sign + name + b" )(?:" + line + rb"|[^\n]*+)", re.DOTALL)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=64)
 def _iso_second(text: bytes) -> int | None:
     """Unix seconds of `2026-11-23T04:30:01`, None for a moment that does not exist or lies before 1970."""
     year, month, day, hour, minute, second = (int(part) for part in re.split(rb"\D", text))

@@ -180,7 +180,7 @@ class Flow:
 
     def __init__(
         self, path: str, kind: Kind, source: Followed, attributes: Attributes, idle_timeout_ns: int, now_s: float,
-        saved: Saved | None = None,
+        saved: Saved | None = None, before: Kind | None = None,
     ) -> None:  # fmt: skip
         self.path, self.source = path, source
         self._kind, self._attributes = kind, attributes
@@ -188,7 +188,7 @@ class Flow:
         self._output: list[Output] = []
         self._stage, self._read_s = saved.stage if saved else _RUNNING, now_s
         self._ended: Counter[str] = Counter(saved.whole["ended"]) if saved else Counter()
-        self.stream = Stream(kind, path, attributes, saved.whole["stream"] if saved else None)
+        self.stream = Stream(before or kind, path, attributes, saved.whole["stream"] if saved else None)
         self.losses: list[str] = []
         # Where a file begins that has just been found must be known even if it rotates before anything is in it.
         self.is_dirty = saved is None
@@ -197,15 +197,21 @@ class Flow:
         self._qemu: Qemu | None = None
         self._done: list[Step] = []
         self._parts, self._part_bytes, self._must_be_whole = 0, 0, saved is None
+        self._open_spans: int | None = None
         if saved:
             # What was open by a rule that is gone comes out as incomplete.
             self._output += self.stream.take()
-            self.is_dirty = self._must_be_whole = bool(self._output)
             self._parts = len(saved.parts)
             for step in saved.steps:
                 self._do(step)
             # What came of it was put into the outbox together with the step.
             self.stream.take()
+            is_changed = before is not None and before is not kind
+            if is_changed:
+                self.stream = Stream(kind, path, attributes, self.stream.snapshot())
+                self._output += self.stream.take()
+            # What was done since the last snapshot must not be done again by other rules.
+            self.is_dirty = self._must_be_whole = is_changed or bool(self._output)
 
     @property
     def problem(self) -> str:
@@ -263,7 +269,9 @@ class Flow:
         elif step[0] == "release":
             self._guarded(lambda: stream.release(*joined_of(*step[1:])))
         else:
-            acts = {"cut": stream.cut, "settle": stream.settle, "pause": stream.pause, "end": stream.end}
+            acts = {
+                "cut": stream.cut, "settle": stream.settle, "pause": stream.pause, "expire": stream.expire, "end": stream.end,
+            }  # fmt: skip
             self._guarded(acts[step[0]])
 
     def _guarded(self, act: Callable[[], None]) -> None:
@@ -303,6 +311,8 @@ class Flow:
             self._qemu = qemu_of(self.stream.process_ids)
         self._stage = stage
         self._step([("settle", "pause", "end")[stage - 1]])
+        if stage == _PAUSED:
+            self._step(["expire"])
         self._ended["ends"] += stage == _ENDED
         return True
 
@@ -336,8 +346,15 @@ class Flow:
             self._stage = _ENDED
             self._step(["end"])
 
+    @property
+    def open_spans(self) -> int:
+        """How many spans are open; what is silent is not counted again."""
+        if self._open_spans is None:
+            self._open_spans = self.stream.open_spans
+        return self._open_spans
+
     def _took(self) -> None:
-        self.is_dirty = True
+        self.is_dirty, self._open_spans = True, None
         self._output += self.stream.take()
 
     def take(self) -> list[Output]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from otelbridge.catalogue import builtin
-from otelbridge.mapping import load_with_shipped
+from otelbridge.mapping import File, compile_mappings, shipped_files, user_files
 from otelbridge.pipeline.options import ConvertOptions, told_of
 from otelbridge.records import Attributes
 from otelbridge.service.config import InputConfig, ServiceConfig
@@ -21,7 +21,16 @@ _UNUSABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """What a state of another version comes to."""
 
 
-def kinds_of(config: ServiceConfig) -> list[Kind]:
+def mapping_files(config: ServiceConfig) -> list[File]:
+    """The mappings of a configuration, with those that ship.
+
+    Raises:
+        OtelbridgeError: One cannot be read.
+    """
+    return [*user_files(config.mappings), *shipped_files()]
+
+
+def kinds_of(config: ServiceConfig, files: Sequence[File]) -> list[Kind]:
     """What the streams of each input share.
 
     Raises:
@@ -33,10 +42,10 @@ def kinds_of(config: ServiceConfig) -> list[Kind]:
     for one in config.inputs:
         options = ConvertOptions((), catalogue=config.catalogue, qemu_version=one.qemu_version, clock=one.clock)
         told = told_of(options, notes)
-        mapping = mapping or load_with_shipped(config.mappings, told.catalogue)
+        mapping = mapping or compile_mappings(files, told.catalogue)
         found.append(Kind(told, mapping, config.resource, one.format, one.role, one.idle_timeout_ns))
     if not config.inputs:
-        load_with_shipped(config.mappings, builtin())
+        compile_mappings(files, builtin())
     for note in dict.fromkeys(notes):
         _log.warning("%s", note)
     return found
@@ -55,14 +64,16 @@ class Inputs:
         kinds: What `kinds_of` gives for it.
         states: What `Flow.save` gave earlier, by key.
         now_s: The monotonic clock.
+        kinds_before: The kinds that they were read by until now.
         before: What was followed until now, for a reload: files that have come since then are not older than the service.
     """
 
     def __init__(
-        self, config: ServiceConfig, kinds: list[Kind], states: Mapping[str, bytes], now_s: float,
-        before: Sequence[InputConfig] = (),
+        self, config: ServiceConfig, kinds: Sequence[Kind], states: Mapping[str, bytes], now_s: float,
+        kinds_before: Sequence[Kind], before: Sequence[InputConfig] = (),
     ) -> None:  # fmt: skip
-        self._config, self._kinds = config, kinds
+        self._config = config
+        self._before = dict(zip(map(id, kinds), kinds_before, strict=True))
         self._saved = saved_flows(states)
         self.flows: dict[str, Flow] = {}
         self._files: list[tuple[InputConfig, Kind, Files]] = []
@@ -81,7 +92,9 @@ class Inputs:
                 _log.warning("No file is there yet that matches %s; waiting for one.", " or ".join(map(repr, one.paths)))
         forgotten = [path for path in self._saved if path not in self.flows]
         self.forgotten = [key for path in forgotten for key in keys_of(path, self._saved[path])]
-        self.left = [output for path in forgotten if kinds for output in _left(path, kinds[0], self._saved[path])]
+        self.left = [
+            output for path in forgotten if kinds for output in _left(path, kinds[0], kinds_before[0], self._saved[path])
+        ]
         self._saved.clear()
 
     def _follow_other(self, one: InputConfig, kind: Kind, positions: Mapping[str, Mapping[str, Any]], now_s: float) -> None:
@@ -114,7 +127,7 @@ class Inputs:
         saved = self._saved.get(path)
         attributes = _attributes(path, one)
         try:
-            flow = Flow(path, kind, source, attributes, one.idle_timeout_ns, now_s, saved)
+            flow = Flow(path, kind, source, attributes, one.idle_timeout_ns, now_s, saved, self._before[id(kind)])
         except _UNUSABLE as error:
             # It was written by another version: what was open is lost, what was read is not read again.
             _log.error("%s: what was kept of it cannot be used (%s); it goes on without what was open in it.", path, error)
@@ -161,10 +174,10 @@ def _attributes(path: str, one: InputConfig) -> Attributes:
     return tuple({**dict(named), **dict(one.attributes)}.items())
 
 
-def _left(path: str, kind: Kind, saved: Saved) -> list[Output]:
+def _left(path: str, kind: Kind, before: Kind, saved: Saved) -> list[Output]:
     """What was open in a stream that is no longer followed."""
     try:
-        flow = Flow(path, kind, Nothing(), (), 0, 0.0, saved)
+        flow = Flow(path, kind, Nothing(), (), 0, 0.0, saved, before)
     except _UNUSABLE as error:
         _log.error("%s: what was kept of it cannot be used (%s); what was open in it is lost.", path, error)
         return []

@@ -66,7 +66,7 @@ class Joining:
             return False
         begin_ns = flow.stream.held_ns or 0
         others = [other for other in flows if other is not flow and _goes_out_near(other, begin_ns)]
-        if not others or flow.stream.held_rows > MAX_HELD:
+        if not others or not flow.stream.holds_migration or flow.stream.held_rows > MAX_HELD:
             flow.release({}, {})
             return True
         if not (flow.is_silent(now_s) or (flow.idle_s(now_s) >= END_S and flow.stream.held_has_ended)):

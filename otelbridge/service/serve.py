@@ -21,7 +21,7 @@ from otelbridge.service.log import ServiceLog, fields, set_up
 from otelbridge.service.notify import Notifier
 from otelbridge.service.outbox import ServiceOutbox
 from otelbridge.service.senders import Senders, secrets_of
-from otelbridge.service.service import Service
+from otelbridge.service.service import SCAN_S, Service
 from otelbridge.service.telemetry import SelfTelemetry
 from otelbridge.stats import STATS
 
@@ -130,6 +130,7 @@ class _Loop:
     ) -> None:  # fmt: skip
         self._service, self._health, self._telemetry, self._log = service, health, telemetry, log
         self._asked, self._notifier, self._watch = asked, notifier, watch
+        self._longest_s = SCAN_S if notifier.beat_ns is None else min(SCAN_S, notifier.beat_ns / SECOND_NS)
         self._told_s = 0.0
 
     def run(self, load: Callable[[], ServiceConfig]) -> None:
@@ -139,7 +140,7 @@ class _Loop:
             if self._asked.reload or self._watch.has_changed(time.monotonic()):
                 self._asked.reload = False
                 self._reload(load)
-            self._service.step()
+            self._service.step(self._longest_s)
         self._notifier.stopping()
         deadline_s = time.monotonic() + self._service.config.grace_ns / SECOND_NS
         _log.info("Stopping: what has come is delivered or put into the outbox.")

@@ -17,10 +17,11 @@ from typing import Any
 import otelbridge
 from otelbridge.otlp.requests import RequestBuilder
 from otelbridge.records import SECOND_NS, Request
+from otelbridge.service import rule_files
 from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
 from otelbridge.service.flows import Flow
-from otelbridge.service.inputs import Inputs, kinds_of
+from otelbridge.service.inputs import Inputs, kinds_of, mapping_files
 from otelbridge.service.joining import Joining
 from otelbridge.service.outbox import Amount, Route, ServiceOutbox
 from otelbridge.service.senders import Senders
@@ -36,6 +37,7 @@ _LAST_S = 0.5
 _LOOK_S = 0.02
 _SHORT_S = 0.1
 _WAIT_S = 0.5
+_QUIET_AFTER_S = 10.0
 """Reading costs by the block, not by the byte: twice in the time of a commit is often enough."""
 _FORGET_S = 60.0
 _GAUGE_S = 5.0
@@ -77,11 +79,14 @@ class Service:
             counters.restore(totals)
             counters.add("otelbridge.service.restarts")
         now_s = time.monotonic()
-        self._inputs = Inputs(config, kinds_of(config), states, now_s)
+        files = mapping_files(config)
+        kinds = kinds_of(config, files)
+        self._inputs = Inputs(config, kinds, states, now_s, rule_files.kinds_before(kinds, files, states.get(rule_files.KEY)))
+        self._rules = rule_files.packed(files)
         self._joining = Joining()
         self._builder = RequestBuilder(config.max_streams)
         self._requests: list[tuple[str, Request]] = []
-        self._gone: dict[str, bytes | None] = dict.fromkeys(self._inputs.forgotten)
+        self._gone: dict[str, bytes | None] = {**dict.fromkeys(self._inputs.forgotten), rule_files.KEY: self._rules}
         for output in self._inputs.left:
             self._put(output)
         self._told: dict[str, Counter[str]] = {path: flow.counts for path, flow in self._inputs.flows.items()}
@@ -90,25 +95,29 @@ class Service:
         self._collect_restored()
         self._started_s = self._scanned_s = now_s
         # What was written while it was down is read and committed at once.
-        self._committed_s = self._gauged_s = -math.inf
+        self._committed_s = self._gauged_s = self._read_s = -math.inf
         self._is_full = self._needs_room = False
         self._counters_kept = b""
 
     # --- the loop -----------------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """Do once what is due, then wait for a moment if nothing more is to be read."""
+    def step(self, longest_s: float = SCAN_S) -> None:
+        """Do once what is due, then wait for a moment if nothing more is to be read: at most so many seconds."""
         now_s = time.monotonic()
         with self._lock:
             busy = self._work(now_s)
         if not busy:
             # Right after a commit was due: what was read just before it waits for no other.
-            wait_s = min(
-                _SHORT_S if self._joining.is_waiting else _WAIT_S, max(0.0, self._committed_s + COMMIT_S - time.monotonic())
-            )
+            wait_s = min(longest_s, self._wait_s(now_s), max(0.0, self._committed_s + COMMIT_S - time.monotonic()))
             readable, _, _ = select.select([self._wake], [], [], wait_s)
             if readable:
                 os.read(self._wake, 4096)
+
+    def _wait_s(self, now_s: float) -> float:
+        """How long nothing has to be looked at."""
+        if self._joining.is_waiting:
+            return _SHORT_S
+        return _WAIT_S if now_s - self._read_s < _QUIET_AFTER_S else SCAN_S
 
     def _work(self, now_s: float) -> bool:
         """Read, put into the outbox, and let rest what has been silent; whether there is more to be read at once."""
@@ -141,6 +150,7 @@ class Service:
                 continue
             size = flow.read(_BLOCK_BYTES, now_s)
             if size:
+                self._read_s = now_s
                 self._needs_room = self._needs_room or self._is_full
                 more = more or size == _BLOCK_BYTES
                 self._collect(flow)
@@ -212,7 +222,7 @@ class Service:
         states: dict[str, bytes | None] = {**self._gone, **self._inputs.dirty()}
         if self._outbox.states_wanted() or whole:
             # A database was begun anew, or this is the last time.
-            states |= self._inputs.all()
+            states |= {**self._inputs.all(), rule_files.KEY: self._rules}
             self._counters_kept = b""
         counters = json.dumps(self._counters.snapshot()).encode()
         if counters != self._counters_kept:
@@ -310,7 +320,7 @@ class Service:
         counters, outbox = self._counters, self._outbox.status()
         counters.set("otelbridge.service.uptime", now_s - self._started_s)
         counters.set("otelbridge.reader.files_followed", len(self._inputs.flows))
-        counters.set("otelbridge.engine.spans_open", sum(flow.stream.open_spans for flow in self._inputs.flows.values()))
+        counters.set("otelbridge.engine.spans_open", sum(flow.open_spans for flow in self._inputs.flows.values()))
         counters.set("otelbridge.outbox.memory_bytes", outbox.memory_bytes)
         routes = {(lane.destination, lane.signal) for lane in self._senders.status()}
         # An empty one must be told as empty: a gauge keeps what it was set to.
@@ -333,11 +343,13 @@ class Service:
         Raises:
             OtelbridgeError: Its mappings or catalogue are not as they should be; everything stays as it was.
         """
-        kinds = kinds_of(config)
+        files = mapping_files(config)
+        kinds = kinds_of(config, files)
         with self._lock:
             self._go_on(config, kinds)
+            self._rules = self._gone[rule_files.KEY] = rule_files.packed(files)
 
-    def _go_on(self, config: ServiceConfig, kinds: list[Kind]) -> None:
+    def _go_on(self, config: ServiceConfig, kinds: Sequence[Kind]) -> None:
         """Go on with another configuration that can be used."""
         self.commit()
         before, now_s = self._inputs, time.monotonic()
@@ -345,7 +357,7 @@ class Service:
         self._outbox.commit(states, [])
         before.close()
         kept = {key: body for key, body in states.items() if body is not None}
-        self._inputs = Inputs(config, kinds, kept, now_s, self.config.inputs)
+        self._inputs = Inputs(config, kinds, kept, now_s, kinds, self.config.inputs)
         for path in before.flows.keys() - self._inputs.flows.keys():
             before.flows[path].end()
             self._collect(before.flows[path])
@@ -402,7 +414,7 @@ def _input_status(flow: Flow, now_s: float) -> dict[str, Any]:
         "lag_bytes": flow.source.lag_bytes,
         "lag_s": round(flow.lag_s(now_s), 3),
         "idle_s": round(flow.idle_s(now_s), 3),
-        "spans_open": stream.open_spans,
+        "spans_open": flow.open_spans,
         "gone": flow.source.gone,
         "ended": flow.has_ended,
     }

@@ -84,6 +84,7 @@ class Stream:
         self._head = b""
         self._open: _Opened | None = None
         self._held: list[Batch] | None = None
+        self._holds_migration = False
         self.problem = ""
         self._looks_again = False
         self.bytes = self.bytes_unread = 0
@@ -173,6 +174,12 @@ class Stream:
             for engine in self._open.reading.engines.values():
                 engine.pause()
 
+    def expire(self) -> None:
+        """Nothing came for so long that no migration will begin to which the last events belong."""
+        if self._open:
+            for engine in self._open.reading.engines.values():
+                engine.expire()
+
     def end(self) -> None:
         """Nothing will come any more, or not for long: what is open goes out as incomplete. More may come all the same."""
         self._try_to_open(last=True)
@@ -202,6 +209,11 @@ class Stream:
         return sum(len(batch.rows) for batch in self._held or ())
 
     @property
+    def holds_migration(self) -> bool:
+        """Whether a state of a migration is among what is held: a snapshot that is loaded has none, and no other side."""
+        return self._holds_migration
+
+    @property
     def held_has_ended(self) -> bool:
         """Whether the migration that is held has come to a final state."""
         return any(_is_final(row, self._kind.mapping) for batch in self._held or () for row in batch.rows)
@@ -218,7 +230,7 @@ class Stream:
             joins: Where its migrations belong, by their roots' span ids.
             shifts: What is to be done to the times of its processes from now on, by their numbers.
         """
-        held, self._held = self._held or [], None
+        held, self._held, self._holds_migration = self._held or [], None, False
         if self._open:
             self._open.joins.update(joins)
             self._open.shifts.update(shifts)
@@ -262,7 +274,13 @@ class Stream:
             if self._held is None:
                 opened.take_in(batch)
             else:
-                self._held.append(batch)
+                self._hold(batch)
+
+    def _hold(self, batch: Batch) -> None:
+        cast("list[Batch]", self._held).append(batch)
+        if not self._holds_migration:
+            states = {machine.event for machine in self._kind.mapping.machines}
+            self._holds_migration = any(row.event in states for row in batch.rows)
 
     def _refuse(self, error: OtelbridgeError, size: int) -> None:
         self.problem = f"{self._path}: {error}".removeprefix(f"{self._path}: {self._path}: ")
@@ -300,7 +318,10 @@ class Stream:
         self._head = saved["head"].encode("latin-1")
         self.problem, self._looks_again = saved["problem"]
         self.bytes, self.bytes_unread = saved["bytes"]
-        self._held = None if saved["held"] is None else [batch_of(plain) for plain in saved["held"]]
+        if saved["held"] is not None:
+            self._held = []
+            for plain in saved["held"]:
+                self._hold(batch_of(plain))
         if saved["opened"] is not None:
             self._open = _Opened.restored(self._kind, self._path, saved["opened"], self._attributes)
 

@@ -36,6 +36,17 @@ def jaeger_spans(jaeger: Backend, trace_id: str) -> list[dict[str, Any]]:
     return [span for resource in found for scope in resource["scopeSpans"] for span in scope.get("spans", ())]
 
 
+def jaeger_resources(jaeger: Backend, trace_id: str) -> dict[str, dict[str, str]]:
+    """The text attributes of the resource that each span of a trace has in Jaeger, by the span's id."""
+    found = get_json(f"{jaeger.http}/api/v3/traces/{trace_id}", absent={}).get("result", {}).get("resourceSpans", ())
+    return {
+        span["spanId"]: {a["key"]: str(a["value"].get("stringValue", "")) for a in resource["resource"]["attributes"]}
+        for resource in found
+        for scope in resource["scopeSpans"]
+        for span in scope.get("spans", ())
+    }
+
+
 def attribute(span: dict[str, Any], key: str) -> str:
     """A text attribute of a span, empty where it has none of that name."""
     return next((str(a["value"]["stringValue"]) for a in span["attributes"] if a["key"] == key), "")

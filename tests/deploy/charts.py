@@ -1,43 +1,32 @@
 """The Helm chart as its users have it: rendered by Helm's own engine, without a cluster.
 
-Helm comes from PyPI's `helm-python-sdk`, the schemas of Kubernetes from `kubernetes-validate`, the Collector from the file that
-`OTELBRIDGE_OTELCOL` names or from the reference folder beside the checkout.
+Helm comes from PyPI's `helm-python-sdk`, the schemas of Kubernetes from `kubernetes-validate`.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import lzma
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-PROJECT = Path(__file__).resolve().parents[2]
-CHART = PROJECT / "deploy" / "helm" / "otelbridge"
+from tests.deploy.backends import DEPLOY, missing
+
+CHART = DEPLOY / "helm" / "otelbridge"
 MODES = ("daemonset", "deployment", "job", "sidecar")
 KUBERNETES = ("1.29", "1.33", "newest")
-BACKENDS = PROJECT.parent / "shared" / "backends"
 
 Values = Mapping[str, Any]
 Object = dict[str, Any]
-
-
-def missing(what: str) -> NoReturn:
-    """Skip the test for what is not here; in CI fail it."""
-    if os.environ.get("OTELBRIDGE_CI") == "1":
-        pytest.fail(what, pytrace=False)
-    pytest.skip(what)
 
 
 def need_module(name: str, package: str) -> ModuleType:
@@ -180,55 +169,3 @@ def faults(found: Object, version: str) -> Iterator[str]:
         validator = _validator(version, kind, api_version)
     for error in validator.iter_errors(found):
         yield f"{kind} {found['metadata']['name']}: {error.json_path}: {error.message}"
-
-
-# --- real programs --------------------------------------------------------------------------------------
-
-
-def collector() -> Path:
-    """A real Collector."""
-    named = os.environ.get("OTELBRIDGE_OTELCOL")
-    return Path(named) if named else backend("otelcol-test-0.159.0-linux-amd64.xz", "or set OTELBRIDGE_OTELCOL to a Collector")
-
-
-def backend(name: str, otherwise: str = "") -> Path:
-    """A program of the reference folder, unpacked once into the user's cache."""
-    packed = BACKENDS / name
-    if not packed.exists():
-        missing(f"{packed} is missing: put the prebuilt backends there {otherwise}".rstrip())
-    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otelbridge-tests"
-    plain = cache_folder / f"{packed.stem}-{packed.stat().st_mtime_ns}"
-    if not plain.exists():
-        cache_folder.mkdir(parents=True, exist_ok=True)
-        new = plain.with_name(f"{plain.name}.{os.getpid()}")
-        with lzma.open(packed) as source, new.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        new.chmod(0o755)
-        new.rename(plain)
-    return plain
-
-
-@cache
-def components(program: Path) -> dict[str, set[str]]:
-    """What the Collector was built with: names by `receivers`, `processors`, `exporters` and `extensions`."""
-    said = yaml.safe_load(subprocess.run([program, "components"], capture_output=True, check=True).stdout)
-    return {
-        place: {one["name"] for one in said[place] or ()} for place in ("receivers", "processors", "exporters", "extensions")
-    }
-
-
-def absent(config: Any, program: Path) -> set[str]:
-    """Components of a configuration that the Collector was built without."""
-    has = components(program)
-    return {name for place in has for name in config.get(place) or () if name.partition("/")[0] not in has[place]}
-
-
-def without(config: Any, names: set[str]) -> Any:
-    """The configuration without these extensions, and without queues that are kept in them."""
-    less = json.loads(json.dumps(config))
-    less["extensions"] = {name: one for name, one in less["extensions"].items() if name not in names}
-    less["service"]["extensions"] = [name for name in less["service"]["extensions"] if name not in names]
-    for exporter in less["exporters"].values():
-        if exporter.get("sending_queue", {}).get("storage") in names:
-            del exporter["sending_queue"]["storage"]
-    return less

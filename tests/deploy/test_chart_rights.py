@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.charts import Object, missing, objects, pod_of, render
+from tests.deploy.backends import missing
+from tests.deploy.charts import Object, objects, pod_of, render
 from tests.deploy.test_chart_renders import values_for
 from tests.receiver import Receiver
 from tests.service.running import OTELBRIDGE, config_for, running, until

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.deploy.guide import commands
 from tests.deploy.images import PROJECT, Built, Loopback, run
 from tests.deploy.units import UNIT
 from tests.receiver import Receiver
@@ -65,7 +65,7 @@ def host(built: Built) -> Iterator[Host]:
     image, name = built.store.add_host(built.image), f"host-{os.getpid()}"
     with ExitStack() as stack:
         network = stack.enter_context(Loopback())
-        receiver = network.call(Receiver().__enter__)
+        receiver = network.call(Receiver(takes_empty=True).__enter__)
         stack.callback(network.call, receiver.__exit__, None, None, None)
         options = ("--privileged", "--systemd=always", "--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")
         options += (f"--network=ns:{network.path}", f"--volume={PROJECT / 'deploy'}:/src/deploy:ro")
@@ -79,15 +79,18 @@ def host(built: Built) -> Iterator[Host]:
 
 
 def install(host: Host) -> None:
-    """Do what the unit says, but for the venv, which is there, and the start."""
-    lines = _COMMAND.findall(UNIT.read_text("utf-8"))
+    """Do what the guide says, but for the venv, which is there, and the start."""
+    lines = commands("libvirt")
+    assert set(_COMMAND.findall(UNIT.read_text("utf-8"))) < set(lines), "the guide says all that the unit says"
+    start = lines.index("systemctl daemon-reload && systemctl enable --now otelbridge")
     assert "venv /opt/otelbridge" in lines[0]
-    assert shlex.split(lines[-1])[-4:] == ["systemctl", "enable", "--now", "otelbridge"]
-    for line in lines[1:-1]:
+    for line in lines[1:start]:
         host.call("sh", "-c", line)
-    host.configure("http://127.0.0.1:4318", host.receiver.http_url)
+    host.configure("http://collector:4318", host.receiver.http_url)
     host.write(f"{LOGS}/vm.log", RECORDING, "600")
     host.call("chmod", "700", LOGS)
+    assert "doctor" in lines[start + 1]
+    assert host.receiver.http_url in host.call("sh", "-c", lines[start + 1])
 
 
 def test_the_service_lives_under_the_units_rules(host: Host, tmp_path: Path) -> None:

@@ -139,6 +139,20 @@ def test_counts_tell_pending_from_rejected(outbox: Outbox) -> None:
     assert (counts.rejected, counts.rejected_items, counts.rejected_bytes) == (1, 8, 1)
 
 
+def test_a_file_that_was_full_shrinks_while_it_is_used(tmp_path: Path) -> None:
+    database = tmp_path / "outbox" / DATABASE
+    with Outbox(tmp_path / "outbox") as outbox:
+        numbers = outbox.commit({}, [("a", Request("traces", bytes(1 << 20), 1))] * 40)
+        for number in numbers:
+            outbox.remove(number)
+        for number in range(30):
+            outbox.commit({"position": b"%d" % number}, [])
+    assert database.stat().st_size < 20 << 20
+    with Outbox(tmp_path / "outbox") as outbox:
+        assert outbox.verify() == []
+        assert outbox.states() == {"position": b"29"}
+
+
 def test_drop_forgets_everything_and_the_file_shrinks(tmp_path: Path) -> None:
     with Outbox(tmp_path) as outbox:
         outbox.put(COLLECTOR, trace(b"x" * 1_000_000))

@@ -8,8 +8,11 @@ import lzma
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -128,13 +131,23 @@ def test_a_directory_is_told_as_one(tmp_path: Path) -> None:
         open_input(str(tmp_path))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "src.log"
-    path.write_bytes(b"x")
-    path.chmod(0)
-    with pytest.raises(UsageError, match="cannot be read: Permission denied"):
-        open_input(str(path))
+def test_a_file_that_may_not_be_read_is_told() -> None:
+    """Root may read everything, so it acts as somebody else, who cannot look into the folders of `tmp_path` either."""
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).chmod(0)
+        with as_nobody(), pytest.raises(UsageError, match="cannot be read: Permission denied"):
+            open_input(file.name)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
 
 
 def test_a_file_whose_reading_fails_is_told() -> None:

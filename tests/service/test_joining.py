@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from tests.receiver import Receiver
+from tests.service.living import HALF, RECORDING, later, log_in
 from tests.service.running import Spans, Totals, Writer, config_for, converted, received, running, until
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
@@ -80,3 +81,14 @@ def test_a_migration_that_comes_in_alone_is_delivered_without_waiting_for_its_en
     with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver)) as service:
         until(lambda: any(span.name == "loadvm.section" for span in receiver.spans()), 15)
         assert not any(one["ended"] for one in service.status()["inputs"] if one["path"].endswith("dst.log"))
+
+
+def test_a_snapshot_that_is_loaded_while_another_guest_goes_out_waits_for_nothing(tmp_path: Path) -> None:
+    """A snapshot has no other side, so it is not held until the other guest's migration has ended."""
+    data = both(RECORDINGS / "debian-7.2/savevm-loadvm")["src.log"]
+    log_in(tmp_path, data[data.index(b":loadvm_state_setup") - len("31089@1795408587.218831") : data.rindex(b"\n") + 1])
+    log_in(tmp_path, later(RECORDING[:HALF], 1_795_408_587 - 1_795_408_103), "other.log")
+    inputs = [{"files": str(tmp_path / "logs" / "*.log"), "idle_timeout": "60s"}]
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver, inputs=inputs)) as service:
+        until(lambda: any(span.name == "loadvm.section" for span in receiver.spans()), 30)
+        assert not any(one["ended"] for one in service.status()["inputs"])

@@ -86,6 +86,31 @@ def test_a_rule_that_is_gone_ends_what_it_had_open_and_nothing_else(how: str, tm
         assert all(len(contents) == 1 for contents in received(receiver)[0].values())
 
 
+def test_what_ended_just_before_it_was_killed_does_not_end_again_by_other_rules(tmp_path: Path) -> None:
+    path = log_in(tmp_path, RECORDING[:HALF])
+    mapping = tmp_path / "my.yaml"
+    mapping.write_text(MAPPING)
+    after_end = RECORDING.index(b"\n", RECORDING.index(b":savevm_section_end ", HALF))
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver, mappings=["my.yaml"])) as service:
+        all_read(service, HALF)
+        until(lambda: len(named(receiver, "my.section")) == SECTIONS_BEGUN - 1)
+        append(path, RECORDING[HALF : after_end + 1])
+        until(lambda: len(named(receiver, "my.section")) == SECTIONS_BEGUN)
+        drained(service)
+        service.kill()
+        mapping.write_text("version: 1\nscope: my\n")
+        service.start()
+        all_read(service, after_end + 1)
+        service.kill()
+        service.start()
+        append(path, RECORDING[after_end + 1 :])
+        ended(service)
+        assert service.stop() == 0
+        assert not any(is_incomplete(span) for span in named(receiver, "my.section"))
+        assert shipped(received(receiver)[0]) == converted([path])[0]
+        assert all(len(contents) == 1 for contents in received(receiver)[0].values())
+
+
 def test_an_input_that_is_added_is_followed_and_one_that_is_removed_is_ended(tmp_path: Path) -> None:
     first, second = log_in(tmp_path, RECORDING[:HALF], "a.log"), log_in(tmp_path, later(RECORDING, 600), "b.log")
 

@@ -459,7 +459,7 @@ def test_at_the_limit_reading_waits_and_everything_comes_when_the_destination_is
         away(receiver)
         with running(tmp_path, limited(tmp_path, receiver)) as service:
             until(lambda: service.status()["outbox"]["state"] == "full", 30)
-            assert "reading waits" in service.log
+            until(lambda: "reading waits" in service.log)
             assert service.answer("/readyz")[0] == 503
             status, memory = service.status(), rss_bytes(service)
             # Longer than the time-out: what waits to be read has not ended.
