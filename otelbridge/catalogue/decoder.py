@@ -40,13 +40,8 @@ class EventDecoder:
         self._forms: dict[str, list[_Form]] = {}
         self._only: dict[str, Decoder] = {}
         """Where one form is left it needs no choice; cleared when the versions narrow."""
-        self._remembered: dict[str, dict[bytes, tuple[Value | None, ...]] | None] = {}
-        """What short texts gave where one form is left: half the events of a migration's iterations say the same again.
-
-        None for an event whose texts do not come again.
-        """
-        self._before: dict[str, frozenset[bytes]] = {}
-        """What was remembered before, of those that were too many."""
+        self._remembered: dict[str, dict[bytes, tuple[Value | None, ...]]] = {}
+        """What short texts gave where one form is left: half the events of a migration's iterations say the same again."""
 
     def decode(self, event: str, raw: bytes) -> tuple[Value | None, ...] | None:
         """The wanted arguments of an event, None where it fits no declaration."""
@@ -54,25 +49,16 @@ class EventDecoder:
         if only is None:
             return self._choose(event, raw)
         remembered = self._remembered[event]
-        if remembered is None or (found := remembered.get(raw)) is None:
+        found = remembered.get(raw)
+        if found is None:
             found = only(raw)
             if found is None:
                 return self._any(event, raw)
-            if remembered is not None and len(raw) <= _SHORT_BYTES:
-                self._remember(event, remembered, raw, found)
+            if len(raw) <= _SHORT_BYTES:
+                if len(remembered) >= _MAX_REMEMBERED:
+                    remembered.clear()
+                remembered[raw] = found
         return found
-
-    def _remember(
-        self, event: str, remembered: dict[bytes, tuple[Value | None, ...]], raw: bytes, found: tuple[Value | None, ...]
-    ) -> None:
-        if len(remembered) >= _MAX_REMEMBERED:
-            before = self._before.pop(event, None)
-            if before is not None and len(before & remembered.keys()) < _MAX_REMEMBERED // 8:
-                self._remembered[event] = None
-                return
-            self._before[event] = frozenset(remembered)
-            remembered.clear()
-        remembered[raw] = found
 
     def _choose(self, event: str, raw: bytes) -> tuple[Value | None, ...] | None:
         forms = self._forms_of(event)
