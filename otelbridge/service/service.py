@@ -30,7 +30,8 @@ from otelbridge.stats import STATS
 
 COMMIT_S = 1.0
 """What has come waits so long at most before it is on disk."""
-SCAN_S = 1.0
+SCAN_S, QUIET_SCAN_S = 1.0, 1.9
+"""How often new files are looked for, and where nothing comes from any: at every second wait of the loop."""
 _BLOCK_BYTES = 1 << 18
 _LAST_S = 0.5
 """Left of the grace for what is under way."""
@@ -117,11 +118,15 @@ class Service:
         """How long nothing has to be looked at."""
         if self._joining.is_waiting:
             return _SHORT_S
-        return _WAIT_S if now_s - self._read_s < _QUIET_AFTER_S else SCAN_S
+        return SCAN_S if self._is_quiet(now_s) else _WAIT_S
+
+    def _is_quiet(self, now_s: float) -> bool:
+        """Whether nothing has come for a while, from anywhere."""
+        return now_s - self._read_s >= _QUIET_AFTER_S
 
     def _work(self, now_s: float) -> bool:
         """Read, put into the outbox, and let rest what has been silent; whether there is more to be read at once."""
-        if now_s - self._scanned_s >= SCAN_S:
+        if now_s - self._scanned_s >= (QUIET_SCAN_S if self._is_quiet(now_s) else SCAN_S):
             self._scanned_s = now_s
             self._inputs.scan(now_s)
             self._forget(now_s)
