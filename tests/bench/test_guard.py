@@ -28,7 +28,7 @@ CALLS_OF_A_START = 129_000
 FILE_BYTES_PER_SPAN = 697.0
 REQUEST_BYTES_PER_SPAN = 278.0
 PEAK_BYTES = 1_775_000
-BYTES_PER_OPEN_SPAN = 534.0
+BYTES_PER_OPEN_SPAN = 545.0
 
 WHAT_TO_DO = (
     "Look at what changed: `python -m cProfile -s ncalls -m otelbridge convert FILE --to file:DIR` names what is called, "
