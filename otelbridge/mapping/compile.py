@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import otelbridge
-from otelbridge.catalogue import Catalogue
+from otelbridge.catalogue import Catalogue, builtin
 from otelbridge.errors import Location, MappingError
 from otelbridge.mapping import language
 from otelbridge.mapping.attributes import AttributeReader
@@ -115,7 +115,7 @@ def _compile(file: File, root: Node, problems: Problems, catalogue: Catalogue, c
     if version is not None and version.text != "1":
         nodes.problem(version, f"version {version.what} is not known", "this otelbridge reads version 1")
     scope = nodes.text(found["scope"], "a name") if "scope" in found else ""
-    readers = _readers(file, nodes, Scope(scope, otelbridge.__version__), catalogue, compiled)
+    readers = _readers(file, root, nodes, Scope(scope, otelbridge.__version__), catalogue, compiled)
     _rules(file, found, readers, compiled)
     _unmapped(found.get("unmapped"), readers, compiled)
     for node in nodes.items(found.get("disable"), "'disable'"):
@@ -126,8 +126,9 @@ def _compile(file: File, root: Node, problems: Problems, catalogue: Catalogue, c
             compiled.tests.append(test)
 
 
-def _readers(file: File, nodes: NodeReader, scope: Scope, catalogue: Catalogue, compiled: _Compiled) -> FileReaders:
-    binder = Binder(nodes, catalogue, compiled.layout, shipped=file.shipped)
+def _readers(file: File, root: Node, nodes: NodeReader, scope: Scope, catalogue: Catalogue, compiled: _Compiled) -> FileReaders:
+    is_checked = file.shipped and root.start is None and catalogue is builtin()
+    binder = Binder(nodes, catalogue, compiled.layout, shipped=file.shipped, checked=is_checked)
     attributes = AttributeReader(nodes, binder)
     events = EventReader(nodes, binder, attributes)
     return FileReaders(

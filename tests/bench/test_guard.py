@@ -20,14 +20,14 @@ from tests.bench.growing import Work
 from tests.bench.inputs import Input
 
 SHORT, LONG = 20_000, 40_000
-CALLS_PER_LINE: dict[Callable[[int], Input], float] = {inputs.page_heavy: 1.37, inputs.span_rich: 9.0, inputs.postcopy: 25.4}
-CALLS_PER_SPAN = 229.0
+CALLS_PER_LINE: dict[Callable[[int], Input], float] = {inputs.page_heavy: 1.25, inputs.span_rich: 7.9, inputs.postcopy: 20.0}
+CALLS_PER_SPAN = 201.0
 """With all that the 25 lines take that there are for each span."""
 CALLS_PER_RULE = 1_210.0
-CALLS_OF_A_START = 159_500
+CALLS_OF_A_START = 129_000
 FILE_BYTES_PER_SPAN = 697.0
 REQUEST_BYTES_PER_SPAN = 278.0
-PEAK_BYTES = 1_990_000
+PEAK_BYTES = 1_775_000
 BYTES_PER_OPEN_SPAN = 545.0
 
 WHAT_TO_DO = (

@@ -51,3 +51,12 @@ def test_no_yaml_is_read_for_what_ships() -> None:
         "load_with_shipped((), builtin()); sys.exit('yaml' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_ships_is_right_with_the_built_in_catalogue() -> None:
+    """Kept trees are taken to be; a file beside them that is not makes all be read and checked from their texts."""
+    with pytest.raises(MappingError) as error:
+        compile_mappings(
+            [File("my.yaml", "version: 1\nscope: x\nspans: {y: {}}\n"), *shipped_files(with_tests=True)], builtin()
+        )
+    assert {problem.location.path for problem in error.value.problems} == {"my.yaml"}
