@@ -228,6 +228,9 @@ class Explainer:
     def points(self, _resource: Resource, _points: Sequence[MetricPoint]) -> None:
         """Of no interest."""
 
+    def flush(self) -> None:
+        """Nothing is held."""
+
     def close(self) -> Mapping[Signal, Outcome]:
         """Nothing is delivered."""
         return {"traces": Outcome(), "metrics": Outcome()}

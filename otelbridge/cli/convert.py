@@ -86,6 +86,10 @@ Exit codes:
     help="How long to go on trying a destination that takes nothing.",
 )  # fmt: skip
 @click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="NUMBER",
+    help="So many processes read the inputs, each whole ones. What comes out is the same.",
+)  # fmt: skip
+@click.option(
     "--spool", type=PATH, metavar="DIR", help="Keep there what could not be delivered, for `otelbridge spool replay`."
 )
 def convert_command(  # one parameter for each option
@@ -104,6 +108,7 @@ def convert_command(  # one parameter for each option
     boot_ns: int | None,
     verbose: bool,
     give_up_s: float,
+    jobs: int,
     spool: Path | None,
 ) -> None:
     """Convert saved traces of QEMU, whichever backend wrote them; gzip, xz and - (standard input) are read as they are.
@@ -117,7 +122,7 @@ def convert_command(  # one parameter for each option
         show_warnings()
     options = ConvertOptions(
         files, sources, destinations, format_, mappings, catalogue, qemu_version, to, assume_start_ns, give_up_s, spool,
-        clock, clock_offset_ns, boot_ns, verbose,
+        clock, clock_offset_ns, boot_ns, verbose, jobs,
     )  # fmt: skip
     with Progress() as progress:
         conversion = convert(options, env=os.environ, progress=progress.tell)

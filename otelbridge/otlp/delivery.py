@@ -280,7 +280,7 @@ class Destination:
 
 
 class OtlpSink:
-    """Sends spans and points to the endpoints of their signals. It is a Sink.
+    """Sends spans and points to the endpoints of their signals. It is a RequestSink.
 
     Args:
         endpoints: The destination of each signal.
@@ -293,6 +293,8 @@ class OtlpSink:
         UsageError: A TLS file cannot be read.
     """
 
+    new_builder = RequestBuilder
+
     def __init__(
         self,
         endpoints: Mapping[Signal, Endpoint],
@@ -301,7 +303,7 @@ class OtlpSink:
         spool: Outbox | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        self._builder = RequestBuilder()
+        self._builder = self.new_builder()
         bounded = {signal: _bounded(endpoint, give_up_s) for signal, endpoint in endpoints.items()}
         senders = {signal: sender_for(endpoint) for signal, endpoint in bounded.items()}
         self._destinations = {
@@ -313,11 +315,25 @@ class OtlpSink:
 
     def spans(self, resource: Resource, spans: Sequence[FinishedSpan]) -> None:
         """Take finished spans of one resource; waits while the destination is slower."""
-        self._put(self._builder.add_spans(resource, spans))
+        self.take(self._builder.add_spans(resource, spans))
 
     def points(self, resource: Resource, points: Sequence[MetricPoint]) -> None:
         """Take data points of one resource; waits while the destination is slower."""
-        self._put(self._builder.add_points(resource, points))
+        self.take(self._builder.add_points(resource, points))
+
+    def flush(self) -> None:
+        """What is held goes on its way; waits while the destination is slower."""
+        self.take(self._builder.flush())
+
+    def take(self, requests: Sequence[Request]) -> None:
+        """Take requests of a builder of this kind; waits while the destination is slower."""
+        try:
+            for request in requests:
+                self._destinations[request.signal].put(request)
+        except KeyboardInterrupt:
+            # Whoever interrupts does not want `close` to go on trying either.
+            self._give_up()
+            raise
 
     def close(self) -> Mapping[Signal, Outcome]:
         """Send what is still held, wait until everything is settled and say what became of it.
@@ -327,7 +343,7 @@ class OtlpSink:
         """
         destinations = self._destinations.values()
         try:
-            self._put(self._builder.flush())
+            self.flush()
             for destination in destinations:
                 destination.finish()
             return {signal: destination.close() for signal, destination in self._destinations.items()}
@@ -338,15 +354,6 @@ class OtlpSink:
                 destination.finish()
             for destination in destinations:
                 destination.join(deadline_s)
-            raise
-
-    def _put(self, requests: Sequence[Request]) -> None:
-        try:
-            for request in requests:
-                self._destinations[request.signal].put(request)
-        except KeyboardInterrupt:
-            # Whoever interrupts does not want `close` to go on trying either.
-            self._give_up()
             raise
 
     def _give_up(self) -> None:

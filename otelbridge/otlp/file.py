@@ -13,14 +13,39 @@ from pathlib import Path
 from otelbridge.errors import ExportError, UsageError
 from otelbridge.otlp.json_lines import assemble_points, assemble_spans, point_text, span_text
 from otelbridge.otlp.requests import Form, Packer
-from otelbridge.records import FinishedSpan, Metric, MetricPoint, Outcome, Resource, Scope, Signal
+from otelbridge.records import FinishedSpan, Metric, MetricPoint, Outcome, Request, Resource, Scope, Signal
 
 _SPANS: Form[FinishedSpan, Scope, str] = Form(span_text, attrgetter("scope"), assemble_spans)
 _POINTS: Form[MetricPoint, Metric, str] = Form(point_text, attrgetter("metric"), assemble_points, attrgetter("time_ns"))
 
 
+class LineBuilder:
+    """Packs spans and points into lines of OTLP/JSON, each a request within the bounds of `Packer`."""
+
+    def __init__(self) -> None:
+        self._spans, self._points = Packer(_SPANS), Packer(_POINTS)
+
+    def add_spans(self, resource: Resource, spans: Sequence[FinishedSpan]) -> list[Request]:
+        """Take spans; the lines that they complete come out."""
+        return _lines("traces", self._spans.add(resource, spans))
+
+    def add_points(self, resource: Resource, points: Sequence[MetricPoint]) -> list[Request]:
+        """Take points; the lines that they complete come out."""
+        return _lines("metrics", self._points.add(resource, points))
+
+    def flush(self) -> list[Request]:
+        """Lines of all that is still held, spans first."""
+        return _lines("traces", self._spans.flush()) + _lines("metrics", self._points.flush())
+
+
+def _lines(signal: Signal, packed: Iterable[tuple[str, int]]) -> list[Request]:
+    return [Request(signal, f"{text}\n".encode("ascii"), items) for text, items in packed]
+
+
 class FileSink:
     """Writes `traces.jsonl` and `metrics.jsonl` into a folder; what they held before is gone. Equal input, equal bytes.
+
+    It is a RequestSink.
 
     Args:
         folder: Made where it is missing.
@@ -29,13 +54,17 @@ class FileSink:
         UsageError: The folder cannot be made, or the files in it cannot be written.
     """
 
+    new_builder = LineBuilder
+
     def __init__(self, folder: Path) -> None:
-        self._spans = Packer(_SPANS)
-        self._points = Packer(_POINTS)
+        self._builder = self.new_builder()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._traces = _LineFile(folder / "traces.jsonl", "spans")
-            self._metrics = self._traces.beside(folder / "metrics.jsonl", "points")
+            traces = _LineFile(folder / "traces.jsonl", "spans")
+            self._files: dict[Signal, _LineFile] = {
+                "traces": traces,
+                "metrics": traces.beside(folder / "metrics.jsonl", "points"),
+            }
         except OSError as error:
             raise UsageError(
                 f"file:{folder}: cannot write {error.filename}: {error.strerror}. "
@@ -48,7 +77,7 @@ class FileSink:
         Raises:
             ExportError: The file cannot be written any more; whole lines that it holds stay.
         """
-        self._traces.write(self._spans.add(resource, spans))
+        self.take(self._builder.add_spans(resource, spans))
 
     def points(self, resource: Resource, points: Sequence[MetricPoint]) -> None:
         """Take data points of one resource.
@@ -56,7 +85,24 @@ class FileSink:
         Raises:
             ExportError: The file cannot be written any more; whole lines that it holds stay.
         """
-        self._metrics.write(self._points.add(resource, points))
+        self.take(self._builder.add_points(resource, points))
+
+    def flush(self) -> None:
+        """Write what is still held.
+
+        Raises:
+            ExportError: A file cannot be written any more; whole lines that it holds stay.
+        """
+        self.take(self._builder.flush())
+
+    def take(self, requests: Sequence[Request]) -> None:
+        """Write lines.
+
+        Raises:
+            ExportError: A file cannot be written any more; whole lines that it holds stay.
+        """
+        for request in requests:
+            self._files[request.signal].write(request)
 
     def close(self) -> Mapping[Signal, Outcome]:
         """Write what is still held and say how much both files hold.
@@ -65,12 +111,11 @@ class FileSink:
             ExportError: A file cannot be written any more; whole lines that it holds stay.
         """
         try:
-            self._traces.write(self._spans.flush())
-            self._metrics.write(self._points.flush())
+            self.flush()
         finally:
-            self._traces.close()
-            self._metrics.close()
-        return {"traces": Outcome(delivered=self._traces.items), "metrics": Outcome(delivered=self._metrics.items)}
+            for file in self._files.values():
+                file.close()
+        return {signal: Outcome(delivered=file.items) for signal, file in self._files.items()}
 
 
 class _LineFile:
@@ -91,21 +136,20 @@ class _LineFile:
             self.close()
             raise
 
-    def write(self, lines: Iterable[tuple[str, int]]) -> None:
+    def write(self, line: Request) -> None:
         if self._failure is not None:
             # A later line that happens to fit would leave a gap that nobody sees.
             raise self._failure
-        for text, items in lines:
-            try:
-                self._append(memoryview(f"{text}\n".encode("ascii")))
-            except OSError as error:
-                self._take_back()
-                self._failure = ExportError(
-                    f"{self._path}: cannot write: {error.strerror}. The {self.items} {self._what} written before are whole; "
-                    f"the next {items} and all that follow are missing. Make room and convert again."
-                )
-                raise self._failure from error
-            self.items += items
+        try:
+            self._append(memoryview(line.body))
+        except OSError as error:
+            self._take_back()
+            self._failure = ExportError(
+                f"{self._path}: cannot write: {error.strerror}. The {self.items} {self._what} written before are whole; "
+                f"the next {line.items} and all that follow are missing. Make room and convert again."
+            )
+            raise self._failure from error
+        self.items += line.items
 
     def _append(self, line: memoryview) -> None:
         written = 0

@@ -112,6 +112,9 @@ class SdkSink:
                 self._held.takes(resource, point)
             self._points.batch.append((resource, point))
 
+    def flush(self) -> None:
+        """Nothing is to be done: a batch may hold several inputs' items."""
+
     def close(self) -> Mapping[Signal, Outcome]:
         """Export what is still held, shut the exporters down and say what became of everything."""
         self._spans.close()

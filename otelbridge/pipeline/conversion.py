@@ -11,18 +11,19 @@ from otelbridge import report
 from otelbridge.errors import ExportError, FormatError
 from otelbridge.otlp import Sink
 from otelbridge.pipeline.inputs import inputs_of
-from otelbridge.pipeline.options import ConvertOptions, each_once, set_up
+from otelbridge.pipeline.options import ConvertOptions, Setup, each_once, set_up
 from otelbridge.pipeline.reading import read_input
 from otelbridge.pipeline.sinks import open_sinks
 from otelbridge.pipeline.survey import survey_of
 from otelbridge.readers.detect import another
 from otelbridge.readers.formats import FORMATS
 from otelbridge.readers.inputs import TraceInput
-from otelbridge.readers.open import shown
-from otelbridge.readers.source import Progress, times_of
+from otelbridge.readers.open import is_pipe, shown
+from otelbridge.readers.source import Progress, Times, times_of
 from otelbridge.records import Outcome, Signal
 
 if TYPE_CHECKING:
+    from otelbridge.pipeline.jobs import Crew
     from otelbridge.view.picture import Picture
 
 
@@ -57,13 +58,36 @@ def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Pr
     # Before the sinks are opened, which empties what is there: times that nothing tells are a reason to refuse.
     times = [times_of(trace, setup.told) for trace in traces]
     with ExitStack() as stack:
+        # Processes must be forked before the sinks have threads.
+        crew = stack.enter_context(_crew(setup, traces, times)) if _is_shared(setup, traces) else None
         sinks, picture = open_sinks(options, env, traces, stack)
         with _closed_on_error(sinks):
-            joined = survey_of(setup, traces, times)
-            reports = [read_input(setup, number, trace, times[number], joined, sinks) for number, trace in enumerate(traces)]
+            joined = survey_of(setup, traces, times, None if crew is None else crew.survey)
+            if crew is None:
+                reports = [read_input(setup, n, trace, times[n], joined, sinks) for n, trace in enumerate(traces)]
+            else:
+                reports = list(crew.read(joined, sinks))
         outcomes = [sink.close() for sink in sinks]
     some_events(traces, reports, setup.told.catalogue.is_event)
     return _concluded(reports, report.combined(outcomes), setup.notes, picture)
+
+
+def _is_shared(setup: Setup, traces: Sequence[TraceInput]) -> bool:
+    """Whether several processes read the inputs."""
+    if setup.options.jobs < 2 or len(traces) < 2:  # noqa: PLR2004  # it takes two
+        return False
+    pipes = [path for trace in traces for path in trace.paths if is_pipe(path)]
+    if pipes:
+        setup.notes.append(
+            f"--jobs {setup.options.jobs}: {shown(pipes[0])} is a pipe, which only one process can read, so one read all."
+        )
+    return not pipes
+
+
+def _crew(setup: Setup, traces: Sequence[TraceInput], times: Sequence[Times]) -> Crew:
+    from otelbridge.pipeline.jobs import Crew as Made  # noqa: PLC0415  # only with --jobs
+
+    return Made(setup, traces, times)
 
 
 def some_events(traces: Sequence[TraceInput], reports: Sequence[report.InputReport], is_event: Callable[[str], bool]) -> None:

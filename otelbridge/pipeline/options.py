@@ -36,6 +36,7 @@ class ConvertOptions(NamedTuple):
     clock_offset_ns: int | None = None
     boot_ns: int | None = None
     verbose: bool = False
+    jobs: int = 1
 
 
 class Setup(NamedTuple):

@@ -121,6 +121,8 @@ def read_input(
     open_spans = sum(engine.open for engine in reading.engines.values())
     reading.finish()
     deliver()
+    for sink in sinks:
+        sink.flush()
     setup.notes.extend([times.note] if times.note else [])
     setup.notes.extend(f"{trace.paths[0]}: {said}" for said in source.notes)
     _note(setup.notes, trace, reading)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingType
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from otelbridge.engine import Engine, LinkIndex, Stream
@@ -25,17 +25,27 @@ _SIDES_APART_BYTES = 16 << 20
 """Both sides of a migration are set up within so much of a file that both hosts write into."""
 
 
-def survey_of(setup: Setup, traces: Sequence[TraceInput], times: Sequence[Times]) -> Joined | None:
-    """A first look at all inputs for which destination belongs to which source; none where there cannot be two of them."""
+def survey_of(
+    setup: Setup,
+    traces: Sequence[TraceInput],
+    times: Sequence[Times],
+    of_each: Callable[[], Iterable[Sequence[Seen]]] | None = None,
+) -> Joined | None:
+    """A first look at all inputs for which destination belongs to which source; none where there cannot be two of them.
+
+    Args:
+        setup: What they share.
+        traces: The inputs.
+        times: How their stamps become UTC.
+        of_each: Gives `seen_in` of each; None to look at one after the other here.
+    """
     if len(traces) == 1 and not _two_sided(traces[0]):
         return None
     from otelbridge.engine.joins import join  # noqa: PLC0415  # only where there are two hosts
 
-    found: list[Seen] = []
-    mapping = _of_joins(setup.mapping)
-    for number, (trace, of_trace) in enumerate(zip(traces, times, strict=True)):
-        found += _seen(setup, trace, of_trace, mapping, number * PROCESSES)
-    joined = join(found)
+    mapping = of_joins(setup.mapping)
+    seen_in_each = of_each() if of_each else (seen_in(setup, t, times[n], mapping, n) for n, t in enumerate(traces))
+    joined = join([one for found in seen_in_each for one in found])
     setup.notes.extend(joined.notes)
     return joined
 
@@ -57,7 +67,7 @@ def _two_sided(trace: TraceInput) -> bool:
     return len(sides) > 1
 
 
-def _of_joins(mapping: Mapping) -> Mapping:
+def of_joins(mapping: Mapping) -> Mapping:
     """The rules that tell which migrations belong together, and of the Plan what they read. Arguments keep their places."""
     targets = {link.rule for rule in mapping.spans for link in rule.links}
     spans = tuple(r._replace(notes={}, duration=None) for r in mapping.spans if r.links or r.id in targets)
@@ -71,8 +81,8 @@ def _of_joins(mapping: Mapping) -> Mapping:
     return mapping._replace(spans=spans, machines=machines, metrics=(), plan=plan)
 
 
-def _seen(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, first: int) -> list[Seen]:
-    """The migrations of one input; its processes are streams of their own, numbered from `first`."""
+def seen_in(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, place: int) -> list[Seen]:
+    """The migrations of the input at a place among all, by the rules `of_joins`; its processes are streams of their own."""
     from otelbridge.engine.clocks import ARGUMENTS, Listener  # noqa: PLC0415  # only where there are two hosts
     from otelbridge.engine.fits import Log, seen  # noqa: PLC0415
 
@@ -120,7 +130,7 @@ def _seen(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, first
         one
         for number, (roots, index) in enumerate(zip(spans, indexes, strict=True))
         for machine in machines
-        for one in seen(first + number, log, roots, machine, index, listener, number)
+        for one in seen(place * PROCESSES + number, log, roots, machine, index, listener, number)
     ]
 
 

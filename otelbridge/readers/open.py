@@ -196,6 +196,11 @@ class _FromStart(RawIOBase):
 _PIPES: dict[str, _Pipe] = {}
 
 
+def is_pipe(path: str) -> bool:
+    """Whether an input that was opened before gives its bytes but once, to this process alone."""
+    return path in _PIPES
+
+
 def _read_pipe(raw: IO[bytes], size: int) -> bytes:
     """Up to so many bytes, without waiting for all of them."""
     read1 = getattr(raw, "read1", raw.read)

@@ -360,6 +360,9 @@ class Picture:
             if point.metric.name in _METRICS and (key in self._points or len(self._points) < _MAX_KEYS):
                 self._points[key] = point._replace(exemplars=())
 
+    def flush(self) -> None:
+        """Nothing is held."""
+
     def close(self) -> Mapping[Signal, Outcome]:
         """Everything was delivered: it is seen or counted in the picture."""
         return {"traces": Outcome(delivered=self.spans_seen), "metrics": Outcome(delivered=self.points_seen)}

@@ -758,7 +758,7 @@ def test_an_interrupt_of_a_waiting_producer_lets_close_end_soon(tmp_path: Path) 
         timer = threading.Timer(0.2, signals.pthread_kill, (main, signals.SIGINT))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            sink._put(trace_requests(200))
+            sink.take(trace_requests(200))
         begin = time.monotonic()
         outcome = sink.close()["traces"]
         assert time.monotonic() - begin < 5
