@@ -38,8 +38,14 @@ class LineBuilder:
         return _lines("traces", self._spans.flush()) + _lines("metrics", self._points.flush())
 
 
-def _lines(signal: Signal, packed: Iterable[tuple[str, int]]) -> list[Request]:
-    return [Request(signal, f"{text}\n".encode("ascii"), items) for text, items in packed]
+def _lines(signal: Signal, packed: list[tuple[str, int]]) -> list[Request]:
+    lines = []
+    packed.reverse()
+    while packed:
+        # A text is let go when its bytes are there, so that not everything is held twice.
+        text, items = packed.pop()
+        lines.append(Request(signal, f"{text}\n".encode("ascii"), items))
+    return lines
 
 
 class FileSink:
