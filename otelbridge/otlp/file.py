@@ -5,7 +5,7 @@ Source: opentelemetry-specification, protocol/file-exporter.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import FileIO
 from operator import attrgetter
 from pathlib import Path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from otelbridge import report
 from otelbridge.errors import ExportError, FormatError
 from otelbridge.otlp import Sink
-from otelbridge.pipeline.inputs import inputs_of
+from otelbridge.pipeline.inputs import head_of, inputs_of
 from otelbridge.pipeline.options import ConvertOptions, Setup, each_once, set_up
 from otelbridge.pipeline.reading import read_input
 from otelbridge.pipeline.sinks import open_sinks
@@ -106,7 +106,7 @@ def some_events(traces: Sequence[TraceInput], reports: Sequence[report.InputRepo
 
 def _other_formats(traces: Sequence[TraceInput], is_event: Callable[[str], bool]) -> str:
     """What the inputs look like, where the user said something else."""
-    found = [(trace, another(trace.head, trace.format, is_event)) for trace in traces]
+    found = [(trace, another(head_of(trace.paths[0]), trace.format, is_event)) for trace in traces]
     return "".join(f". {shown(t.paths[0])} looks like --format {other.format}: {other.why}" for t, other in found if other)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from otelbridge.engine.ids import stream_key
@@ -22,17 +23,15 @@ def inputs_of(setup: Setup) -> list[TraceInput]:
     if not paths:
         raise UsageError("There is nothing to convert; name the log files, for example: otelbridge convert src.log dst.log")
     told = setup.told
-    heads: dict[str, bytes] = {}
     formats: dict[str, str] = {}
+    known_head_of = lru_cache(maxsize=2)(head_of)
     for path in paths:
-        source = opened(path)
-        heads[path] = source.head
-        source.close()
-        if not source.head and len(paths) == 1:
+        head = known_head_of(path)
+        if not head and len(paths) == 1:
             raise FormatError(f"{shown(path)} is empty, so there is nothing to convert.", path=path)
-        formats[path] = _format(setup, path, source.head)
+        formats[path] = _format(setup, path, head)
     traces = group_inputs(
-        options.files, options.sources, options.destinations, heads, formats, told.catalogue.is_event,
+        options.files, options.sources, options.destinations, known_head_of, formats, told.catalogue.is_event,
         lambda path: first_of(path, formats[path], told),
     )  # fmt: skip
     unstamped = [trace.paths[0] for trace in traces if trace.look.events and trace.look.stamp is None]
@@ -43,6 +42,13 @@ def inputs_of(setup: Setup) -> list[TraceInput]:
             "Nothing was converted."
         )
     return traces
+
+
+def head_of(path: str) -> bytes:
+    """The first bytes of an input."""
+    source = opened(path)
+    source.close()
+    return source.head
 
 
 def _only_console(options: ConvertOptions) -> bool:

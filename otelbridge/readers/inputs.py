@@ -16,6 +16,9 @@ _THREAD_FILE = re.compile(r"(?P<stem>.+)-(?P<thread>\d+)(?P<rest>\.[A-Za-z.]+)$"
 _NUMBERED = re.compile(rb"(?:^|\n)(\d+)@\d+\.\d{6}:")
 
 
+_HEAD_BYTES = 16
+
+
 class TraceInput(NamedTuple):
     """The trace of a QEMU: one file, or a file for each of its threads.
 
@@ -25,7 +28,7 @@ class TraceInput(NamedTuple):
         role: What the user said: source, destination or None.
         identity: What no other input of the conversion has, and what is the same each time it is converted.
         format: The word of `--format`.
-        head: Its first bytes.
+        head: Its first 16 bytes.
         look: What they show of a log; of another format nothing.
         first: Time as it stands there, name and arguments of its first event; None for a log, whose `look` tells.
     """
@@ -54,7 +57,7 @@ def group_inputs(
     files: Sequence[str],
     sources: Sequence[str],
     destinations: Sequence[str],
-    heads: Mapping[str, bytes],
+    head_of: Callable[[str], bytes],
     formats: Mapping[str, str],
     is_event: Callable[[str], bool],
     first_of: Callable[[str], tuple[int, str, bytes] | None] = lambda _path: None,
@@ -65,7 +68,7 @@ def group_inputs(
         files: Inputs of no told role.
         sources: Inputs told to be of a source.
         destinations: Inputs told to be of a destination.
-        heads: The first bytes of each.
+        head_of: Gives the first bytes of each. They are not kept: there may be many.
         formats: The `--format` word of each.
         is_event: Whether QEMU has an event of this name.
         first_of: Gives the first event of an input that is no log.
@@ -80,8 +83,8 @@ def group_inputs(
                 raise UsageError(f"'{path}' is named as --source and as --destination; one QEMU's log can be only one of them.")
     found: list[TraceInput] = []
     taken: set[tuple[bytes, ...]] = set()
-    for group in _groups(list(dict.fromkeys([*files, *sources, *destinations])), heads, formats):
-        head, format_ = heads[group[0]], formats[group[0]]
+    for group in _groups(list(dict.fromkeys([*files, *sources, *destinations])), head_of, formats):
+        head, format_ = head_of(group[0]), formats[group[0]]
         first = None if format_ == "log" else first_of(group[0])
         look = look_at(head, is_event) if format_ == "log" else Look(b"", None, events=False)
         told_apart = look.first if look.stamp else head[:256]
@@ -93,16 +96,16 @@ def group_inputs(
         taken.add(identity)
         threads = tuple(_thread(path) if len(group) > 1 else None for path in group)
         told = next((roles[path] for path in group if path in roles), None)
-        found.append(TraceInput(group, threads, told, identity, format_, head, look, first))
+        found.append(TraceInput(group, threads, told, identity, format_, head[:_HEAD_BYTES], look, first))
     return found
 
 
-def _groups(order: Sequence[str], heads: Mapping[str, bytes], formats: Mapping[str, str]) -> list[tuple[str, ...]]:
+def _groups(order: Sequence[str], head_of: Callable[[str], bytes], formats: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Files whose names differ in a thread's number alone, and that hold that thread alone, are one trace."""
     groups: dict[str, list[str]] = {}
     for path in order:
         named = _THREAD_FILE.match(path)
-        alone = named is not None and formats[path] == "log" and _threads_in(heads[path]) <= {int(named["thread"])}
+        alone = named is not None and formats[path] == "log" and _threads_in(head_of(path)) <= {int(named["thread"])}
         key = f"{named['stem']}-%d{named['rest']}" if named and alone else path
         groups.setdefault(key, []).append(path)
     return [tuple(group) for group in groups.values()]

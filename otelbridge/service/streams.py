@@ -441,7 +441,7 @@ class _Opened:
             "format": trace.format,
             "role": trace.role,
             "identity": [part.hex() for part in trace.identity],
-            "head": trace.head[:16].hex(),
+            "head": trace.head.hex(),
             "look": [trace.look.first.hex(), trace.look.stamp, trace.look.events],
             "times": [times.offset_ns, times.not_after_ns, times.assume_start_ns, times.mark, times.uncertainty_ns],
             "reader": self.reader.snapshot(),
@@ -508,7 +508,7 @@ def _recognised(kind: Kind, path: str, head: bytes, *, last: bool) -> TraceInput
     if word is None or not (known or full):
         return None
     beginning = head if word == "simple" else lines
-    (trace,) = group_inputs([path], [], [], {path: beginning}, {path: word}, is_event, lambda _path: first)
+    (trace,) = group_inputs([path], [], [], lambda _path: beginning, {path: word}, is_event, lambda _path: first)
     if trace.look.events and trace.look.stamp is None:
         raise FormatError(
             "its events carry no time stamps, so no span of it has a time that could be delivered. Run QEMU with "

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from otelbridge.pipeline import Conversion, ConvertOptions, convert
+from otelbridge.readers.source import Progress
 from tests.bench.growing import Work
 
 
@@ -65,11 +66,31 @@ def peak_bytes(work: Work) -> int:
         tracemalloc.stop()
 
 
-def _in_files(work: Work, just_before: Callable[[], None] = lambda: None) -> tuple[Conversion, int]:
+def held_bytes(work: Work) -> int:
+    """The most memory that a conversion holds after a block that was read, without what the collector would take away."""
+    _in_files(work)
+    held = 0
+
+    def look(_done: int, _size: int | None) -> None:
+        nonlocal held
+        gc.collect()
+        held = max(held, tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        _in_files(work, progress=look)
+        return held
+    finally:
+        tracemalloc.stop()
+
+
+def _in_files(
+    work: Work, just_before: Callable[[], None] = lambda: None, progress: Progress = lambda _done, _size: None
+) -> tuple[Conversion, int]:
     """The conversion, and the size of the file with its spans."""
     with tempfile.TemporaryDirectory(prefix="otelbridge-count-") as out:
         options = ConvertOptions(work.files, catalogue=work.catalogue, mappings=work.mappings, to=(f"file:{out}",))
         just_before()
-        conversion = convert(options, env={}, progress=lambda *_: None)
+        conversion = convert(options, env={}, progress=progress)
         sys.setprofile(None)
         return conversion, Path(out, "traces.jsonl").stat().st_size

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import growing
-from tests.bench.counting import counted, peak_bytes
+from tests.bench.counting import counted, held_bytes, peak_bytes
 from tests.bench.growing import Work
 
 Make = Callable[[Path, int], Work]
@@ -24,6 +24,8 @@ AXES: dict[str, tuple[Make, int]] = {
 }
 AS_MUCH = 1.15
 """How much more is still the same: chunks and windows end where they do."""
+BYTES_PER_FILE = 25_000
+"""For joining and for the accounting."""
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -39,6 +41,12 @@ def test_twice_the_work_takes_no_more_than_twice_the_calls(tmp_path: Path, axis:
 def test_how_many_spans_are_open_does_not_change_what_a_line_takes(tmp_path: Path) -> None:
     few, many = (counted(growing.open_spans(tmp_path, size, number=5_000)).calls for size in (1, 2_000))
     assert many <= few * AS_MUCH
+
+
+def test_each_file_adds_no_more_memory_than_those_before(tmp_path: Path) -> None:
+    one, two, four = (held_bytes(growing.files(tmp_path, size)) for size in (8, 16, 32))
+    assert four - two <= 2 * (two - one) * AS_MUCH, f"{one:,}, {two:,}, {four:,} bytes with 8, 16 and 32 files"
+    assert (four - one) / 24 <= BYTES_PER_FILE
 
 
 def test_memory_does_not_grow_with_the_length_of_a_log(tmp_path: Path) -> None:

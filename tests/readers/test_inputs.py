@@ -17,7 +17,7 @@ def head(thread: int, micros: int = 1) -> bytes:
 
 def grouped(heads: dict[str, bytes], sources: tuple[str, ...] = (), destinations: tuple[str, ...] = ()) -> list[TraceInput]:
     files = [path for path in heads if path not in (*sources, *destinations)]
-    return group_inputs(files, sources, destinations, heads, dict.fromkeys(heads, "log"), builtin().is_event)
+    return group_inputs(files, sources, destinations, heads.__getitem__, dict.fromkeys(heads, "log"), builtin().is_event)
 
 
 def test_files_of_the_threads_of_one_qemu_are_one_input() -> None:
@@ -68,13 +68,13 @@ def test_the_roles_that_the_user_gave_go_with_the_inputs_in_their_order() -> Non
 
 def test_a_file_named_twice_is_read_once() -> None:
     heads = {"s.log": head(1)}
-    found = group_inputs(["s.log", "s.log"], ["s.log"], [], heads, dict.fromkeys(heads, "log"), builtin().is_event)
+    found = group_inputs(["s.log", "s.log"], ["s.log"], [], heads.__getitem__, dict.fromkeys(heads, "log"), builtin().is_event)
     assert [(one.paths, one.role) for one in found] == [(("s.log",), "source")]
 
 
 def test_a_file_cannot_be_source_and_destination() -> None:
     with pytest.raises(UsageError, match=r"'s\.log' is named as --source and as --destination"):
-        group_inputs([], ["s.log"], ["s.log"], {"s.log": b""}, {"s.log": "log"}, builtin().is_event)
+        group_inputs([], ["s.log"], ["s.log"], lambda _path: b"", {"s.log": "log"}, builtin().is_event)
 
 
 def test_an_identity_is_the_same_in_another_folder_and_packed() -> None:
@@ -108,5 +108,5 @@ def test_an_input_is_named_without_its_folder(path: str, name: str) -> None:
 def test_the_files_of_a_real_qemu_with_a_log_for_each_thread(shared_recordings: Path) -> None:
     paths = [str(path) for path in sorted((shared_recordings / "debian-7.2" / "log-per-thread").glob("*.log"))]
     heads = {path: Path(path).read_bytes()[:65536] for path in paths}
-    found = group_inputs(paths, [], [], heads, dict.fromkeys(heads, "log"), builtin().is_event)
+    found = group_inputs(paths, [], [], heads.__getitem__, dict.fromkeys(heads, "log"), builtin().is_event)
     assert [(len(one.paths), one.threads) for one in found] == [(1, (None,)), (3, (25397, 25412, 25413))]
