@@ -139,14 +139,15 @@ def _table(
 
 
 def _others(tools: Tools, options: argparse.Namespace) -> str:
-    """Memory at three lengths, starts, the encoding of a span, the service."""
+    """Memory at three lengths, starts, the encoding of a span, two processes, the service."""
     print(OTHERS, file=sys.stderr)
     peaks = [
         (length, to_file(tools, inputs.page_heavy(length)).cost.peak_mib)
         for length in (options.lines // 16, options.lines // 4, options.lines)
     ]
     shares = [(rate, small.service_share(tools, rate)) for rate in (5_000, 100_000)]
-    return tables.others(peaks, small.starts(tools, 2 * options.rounds + 1), small.span_us(options.rounds), shares)
+    faster = small.two_processes(tools, options.lines, options.rounds)
+    return tables.others(peaks, small.starts(tools, 2 * options.rounds + 1), small.span_us(options.rounds), shares, faster)
 
 
 def _head(options: argparse.Namespace, programs: dict[str, str]) -> str:

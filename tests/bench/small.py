@@ -1,9 +1,11 @@
-"""What is no matter of a long file: starts, one span, the service while a log grows."""
+"""What is no matter of one long file: starts, one span, two processes, the service while a log grows."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -13,13 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.contenders import Tools
-from tests.bench.inputs import PAGES, content, page_heavy, repeated
+from tests.bench.inputs import PAGES, content, page_heavy, repeated, span_rich
 from tests.bench.measuring import BENCH, RunError, cost_of, environment
 
 _EMPTY_CLICK = "import click\n@click.command()\n@click.argument('files', nargs=-1)\ndef main(files): pass\nmain()"
 _STEP_S = 0.1
 _SETTLE_S = 4.0
 _SERVICE_S = 15.0
+_FILES = 8
+_SECONDS = re.compile(rb"@(\d{10})\.")
 
 
 class Starts(NamedTuple):
@@ -46,6 +50,38 @@ def span_us(rounds: int) -> float:
     """CPU microseconds for the encoding of a span with five attributes."""
     command = [sys.executable, str(BENCH / "encoding.py")]
     return statistics.median(float(cost_of(command).output) for _ in range(rounds))
+
+
+def two_processes(tools: Tools, lines: int, rounds: int) -> float:
+    """How many times as fast two processes are as one, by the clock, with eight logs of together so many span-rich lines.
+
+    Raises:
+        RunError: They wrote something else.
+    """
+    recorded = span_rich(lines // _FILES).path.read_bytes()
+    with tempfile.TemporaryDirectory(dir=tools.scratch) as scratch:
+        logs = [Path(scratch, f"vm{number}.log") for number in range(_FILES)]
+        for number, log in enumerate(logs):
+            # Each is of another time, a day apart.
+            log.write_bytes(_SECONDS.sub(lambda stamp, n=number: b"@%d." % (int(stamp[1]) + n * 86_400), recorded))
+        times = []
+        for _ in range(rounds):
+            one, two = (_written_by(jobs, logs, Path(scratch, f"by-{jobs}")) for jobs in (1, 2))
+            if one.written != two.written:
+                raise RunError("'otelbridge convert --jobs 2' wrote other bytes than one process")
+            times.append(one.wall_s / two.wall_s)
+    return statistics.median(times)
+
+
+class _Written(NamedTuple):
+    wall_s: float
+    written: dict[str, str]
+
+
+def _written_by(jobs: int, logs: list[Path], folder: Path) -> _Written:
+    command = [sys.executable, "-m", "otelbridge", "convert", *map(str, logs), "--to", f"file:{folder}", "--jobs", str(jobs)]
+    cost = cost_of(command, codes=(0, 7))
+    return _Written(cost.wall_s, {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()})
 
 
 def service_share(tools: Tools, lines_per_s: int) -> float:

@@ -101,7 +101,13 @@ def _verdict(words: str, got: float, wanted: float, form: str, *, at_most: bool 
     return f"- {form.format(got)} {words}; wanted: {least} {form.format(wanted)}: {verdict}"
 
 
-def others(peaks: Sequence[tuple[int, float]], starts: Starts, span_us: float, service: Sequence[tuple[int, float]]) -> str:
+def others(
+    peaks: Sequence[tuple[int, float]],
+    starts: Starts,
+    span_us: float,
+    service: Sequence[tuple[int, float]],
+    two_processes: float,
+) -> str:
     """Figures that belong to no table: peaks by length, starts, the encoding of a span, shares of a core by lines a second."""
     lengths = ", ".join(f"{peak:.1f} MiB at {length:,} lines" for length, peak in peaks)
     click_s = starts.empty_click_s
@@ -119,7 +125,9 @@ def others(peaks: Sequence[tuple[int, float]], starts: Starts, span_us: float, s
         _start("`--help`", starts.help_s, click_s, 0.060, 1.5),
         _start("the conversion of 1,000 lines into files", starts.convert_s, click_s, 0.350, 8.0),
     ]
-    return "\n".join(("## Memory, starts, spans, service", "", *told, ""))
+    words = "times as fast by the clock are two processes (`--jobs 2`, eight span-rich logs, the same bytes)"
+    told.append(_verdict(words, two_processes, 1.8, "{:.2f}"))
+    return "\n".join(("## Memory, starts, spans, service, two processes", "", *told, ""))
 
 
 def _start(words: str, took_s: float, click_s: float, wanted_s: float, wanted_times: float) -> str:
