@@ -88,6 +88,8 @@ def varint(number: int) -> bytes:
         return bytes((number & 0x7F | 0x80, number >> 7))
     if number < 0x20_0000:  # noqa: PLR2004
         return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
+    if number < 0x1000_0000:  # noqa: PLR2004
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14 & 0x7F | 0x80, number >> 21))
     out = bytearray()
     while number > 0x7F:  # noqa: PLR2004
         out.append(number & 0x7F | 0x80)
@@ -124,28 +126,32 @@ def _double(tag: bytes, number: float) -> bytes:
 # --- attributes ---------------------------------------------------------------------------------------
 
 
+_NONE: Mapping[Value, bytes] = {}
+
+
 class _AttributeEncoder:
     """Encodes attributes as the repeated field of one tag; remembers them whole, of large numbers all but the value."""
 
-    __slots__ = ("numbers", "small", "tag", "texts")
+    __slots__ = ("held", "numbers", "small", "tag", "texts")
 
     def __init__(self, tag: bytes) -> None:
         self.tag = tag
-        # True, 1 and 1.0 are one key of a dictionary, so integers have their own.
-        self.texts: dict[tuple[str, Value], bytes] = {}
-        self.small: dict[tuple[str, Value], bytes] = {}
+        # By key and value. True, 1 and 1.0 are one key of a dictionary, so integers have their own.
+        self.texts: dict[str, dict[Value, bytes]] = {}
+        self.small: dict[str, dict[Value, bytes]] = {}
+        self.held = 0
+        """How many attributes are in both."""
         self.numbers: dict[str, tuple[bytes, ...]] = {}
 
     def extend(self, parts: list[bytes], attributes: Attributes) -> None:
         """Append the encoded attributes to `parts`."""
-        texts, small = self.texts, self.small
-        for attribute in attributes:
-            key, value = attribute
+        texts_of, small_of = self.texts.get, self.small.get
+        for key, value in attributes:
             kind = type(value)
             if kind is str or kind is bool:
-                parts.append(texts.get(attribute) or self._remember(texts, key, value))
+                parts.append(texts_of(key, _NONE).get(value) or self._remember(self.texts, key, value))
             elif kind is int and -SMALL < value < SMALL:  # type: ignore[operator]
-                parts.append(small.get(attribute) or self._remember(small, key, value))
+                parts.append(small_of(key, _NONE).get(value) or self._remember(self.small, key, value))
             elif kind is int and INT64_MIN <= value <= INT64_MAX:  # type: ignore[operator]
                 number = varint(value & UINT64_MAX)  # type: ignore[operator]
                 prefixes = self.numbers.get(key) or self._prefixes(key)
@@ -161,7 +167,7 @@ class _AttributeEncoder:
         self.extend(parts, attributes)
         return b"".join(parts)
 
-    def _remember(self, cache: dict[tuple[str, Value], bytes], key: str, value: Value) -> bytes:
+    def _remember(self, cache: dict[str, dict[Value, bytes]], key: str, value: Value) -> bytes:
         if isinstance(value, bool):
             content = b"\x10\x01" if value else b"\x10\x00"
         elif isinstance(value, int):
@@ -170,9 +176,12 @@ class _AttributeEncoder:
             content = _block(b"\x0a", well_formed(str(value)).encode())
         encoded = _block(self.tag, _text(b"\x0a", key) + _block(b"\x12", content))
         if len(encoded) <= CACHED_BYTES:
-            if len(cache) >= CACHE_ENTRIES:
-                cache.clear()
-            cache[key, value] = encoded
+            if self.held >= CACHE_ENTRIES:
+                self.texts.clear()
+                self.small.clear()
+                self.held = 0
+            cache.setdefault(key, {})[value] = encoded
+            self.held += 1
         return encoded
 
     def _prefixes(self, key: str) -> tuple[bytes, ...]:
@@ -198,22 +207,51 @@ _HISTOGRAM_ATTRIBUTES = _AttributeEncoder(b"\x0a")
 
 # --- spans --------------------------------------------------------------------------------------------
 
+_MAX_KNOWN, _MAX_KNOWN_BYTES = 1024, 1024
+
 _names: dict[tuple[str, int], bytes] = {}
+_known: dict[int, tuple[Attributes, bytes]] = {}
+"""Attributes of spans by their identity: the engine gives the same object where spans tell the same."""
 _SPAN_TIMES = Struct("<BQBQ").pack
 
 
 def encode_span(span: FinishedSpan) -> bytes:
     """The span as a field of ScopeSpans, tag and length included."""
-    (trace_id, span_id, parent_id, _, name, kind, start_ns, end_ns, attributes, events, links, status, _, _, _) = span
-    parts = [b"\x0a\x10", trace_id, b"\x12\x08", span_id]
-    if parent_id:
-        parts += (b"\x22\x08", parent_id)
-    parts += (_names.get((name, kind)) or _name(name, kind), _span_times(start_ns, end_ns))
-    _SPAN_ATTRIBUTES.extend(parts, attributes)
-    if events or links or status or span.dropped_events or span.dropped_attributes:
-        parts += _rest(span)
+    (
+        trace_id, span_id, parent_id, _, name, kind, start_ns, end_ns, attributes, events, links, status, _, dropped, others,
+    ) = span  # fmt: skip
+    if events or links or status or dropped or others or not parent_id or not 0 < start_ns <= end_ns <= UINT64_MAX:
+        return encode_any_span(span)
+    known = _known.get(id(attributes))
+    body = b"".join(
+        (
+            b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x22\x08", parent_id, _names.get((name, kind)) or _name(name, kind),
+            _SPAN_TIMES(0x39, start_ns, 0x41, end_ns), _remembered(attributes) if known is None else known[1],
+        )
+    )  # fmt: skip
+    return b"\x12" + varint(len(body)) + body
+
+
+def encode_any_span(span: FinishedSpan) -> bytes:
+    """The same without a short way for what most spans are."""
+    parts = [b"\x0a\x10", span.trace_id, b"\x12\x08", span.span_id]
+    if span.parent_id:
+        parts += (b"\x22\x08", span.parent_id)
+    parts += (_name(span.name, span.kind), _fixed64(b"\x39", span.start_ns), _fixed64(b"\x41", span.end_ns))
+    _SPAN_ATTRIBUTES.extend(parts, span.attributes)
+    parts += _rest(span)
     body = b"".join(parts)
     return b"\x12" + varint(len(body)) + body
+
+
+def _remembered(attributes: Attributes) -> bytes:
+    encoded = _SPAN_ATTRIBUTES.encoded(attributes)
+    if len(encoded) <= _MAX_KNOWN_BYTES:
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        # With the attributes themselves, so that nothing else can get their identity.
+        _known[id(attributes)] = attributes, encoded
+    return encoded
 
 
 def _rest(span: FinishedSpan) -> Iterator[bytes]:
@@ -231,12 +269,6 @@ def _name(name: str, kind: int) -> bytes:
         _names.clear()
     encoded = _names[name, kind] = _text(b"\x2a", name) + _count(b"\x30", kind)
     return encoded
-
-
-def _span_times(start_ns: int, end_ns: int) -> bytes:
-    if 0 < start_ns <= UINT64_MAX and 0 < end_ns <= UINT64_MAX:
-        return _SPAN_TIMES(0x39, start_ns, 0x41, end_ns)
-    return _fixed64(b"\x39", start_ns) + _fixed64(b"\x41", end_ns)
 
 
 def _encode_event(event: SpanEvent) -> bytes:
