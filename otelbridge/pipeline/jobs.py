@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from otelbridge.report import InputReport
 
 _PROGRESS_S = 0.2
+_INTERRUPT = (signal.SIGINT,)
 _FORK = get_context("fork")
 """What all share need not be told; rules are functions, which cannot be."""
 
@@ -60,6 +61,11 @@ class _Read(NamedTuple):
     """Convert an input; the answer is `_Converted`."""
 
     place: int
+
+
+class _Known(NamedTuple):
+    """What each process must know before it is asked to convert; there is no answer."""
+
     joined: Joined | None
     builders: tuple[NewBuilder, ...]
 
@@ -110,7 +116,9 @@ class Crew:
             others = [worker.connection for worker in self._workers]
             file = _temporary_file()
             process = _FORK.Process(target=self._work, args=(theirs, [ours, *others], file), daemon=True)
+            signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
             process.start()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
             theirs.close()
             self._workers.append(_Worker(process, ours, file))
 
@@ -136,7 +144,10 @@ class Crew:
     def read(self, joined: Joined | None, sinks: Sequence[Sink]) -> Iterator[InputReport]:
         """Convert all inputs, and hand what comes out of them to the sinks in the order of the inputs."""
         builders = tuple(sink.new_builder if isinstance(sink, RequestSink) else None for sink in sinks)
-        tasks = [_Read(place, joined, builders) for place in range(len(self._traces))]
+        for worker in self._workers:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which is told when it is given a task
+                worker.connection.send(_Known(joined, builders))
+        tasks = [_Read(place) for place in range(len(self._traces))]
         work = _Round(self._workers, tasks, self._said, self._tell)
         for worker, converted in work.answers():
             for number, what in _packets(worker.file, converted.start, converted.end):
@@ -158,13 +169,19 @@ class Crew:
         """Do what is asked for until nobody is there any more who could ask."""
         # It is for the first process to decide what an interrupt means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
         for other in others:
             other.close()
+        known = _Known(None, ())
         with suppress(EOFError, BrokenPipeError, ConnectionResetError):
             while True:
-                connection.send(self._answer(connection.recv(), file))
+                task = connection.recv()
+                if isinstance(task, _Known):
+                    known = task
+                else:
+                    connection.send(self._answer(task, known, file))
 
-    def _answer(self, task: _Look | _Read, file: IO[bytes]) -> list[Seen] | _Converted | _Failed:
+    def _answer(self, task: _Look | _Read, known: _Known, file: IO[bytes]) -> list[Seen] | _Converted | _Failed:
         place = task.place
         notes: list[str] = []
         setup = self._setup._replace(notes=notes, progress=lambda done, _size: self._bytes_read.__setitem__(place, done))
@@ -173,8 +190,10 @@ class Crew:
             if isinstance(task, _Look):
                 return seen_in(setup, trace, times, of_joins(setup.mapping), place)
             start = file.tell()
-            sinks = [_Packing(number, new, file) if new else _Keeping(number, file) for number, new in enumerate(task.builders)]
-            report = read_input(setup, place, trace, times, task.joined, sinks)
+            sinks = [
+                _Packing(number, new, file) if new else _Keeping(number, file) for number, new in enumerate(known.builders)
+            ]
+            report = read_input(setup, place, trace, times, known.joined, sinks)
             file.flush()
             return _Converted(report, notes, start, file.tell())
         except OSError as error:
