@@ -221,7 +221,8 @@ class _Watch:
 
     def _look(self) -> dict[str, tuple[int, int]]:
         config = self._config
-        roots = [path for path in (config.source, config.catalogue, *config.mappings) if path is not None]
+        secrets = [path for destination in config.destinations for path in destination.files]
+        roots = [path for path in (config.source, config.catalogue, *config.mappings, *secrets) if path is not None]
         found = {}
         for root in roots:
             for path in [root, *(sorted(root.glob("*.yaml")) if root.is_dir() else ())]:

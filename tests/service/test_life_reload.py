@@ -233,3 +233,29 @@ def test_a_log_that_comes_just_before_a_reload_is_read_from_its_start(tmp_path: 
         ended(service)
         assert service.stop() == 0
         assert received(receiver) == converted([new])
+
+
+def test_a_header_whose_file_changes_is_sent_as_it_is_from_then_on(tmp_path: Path) -> None:
+    """A token that is renewed, as Kubernetes does it with a mounted secret: without a signal, by another file in its place."""
+    path = log_in(tmp_path, RECORDING[:HALF])
+    token = tmp_path / "token"
+    token.write_text("Bearer one\n")
+    with Receiver() as receiver:
+        destination = {"endpoint": receiver.http_url, "headers": {"authorization": {"file": "token"}}}
+        config = config_for(tmp_path, receiver, destinations={"receiver": destination})
+        with running(tmp_path, config) as service:
+            all_read(service, HALF)
+            drained(service)
+            renewed = tmp_path / "renewed"
+            renewed.write_text("Bearer two\n")
+            renewed.replace(token)
+            taken(service)
+            before = len(receiver.headers)
+            append(path, RECORDING[HALF:])
+            ended(service)
+            drained(service)
+            assert service.stop() == 0
+        sent = [headers["authorization"] for headers in receiver.headers]
+        assert set(sent[before:]) == {"Bearer two"}
+        assert sent[0] == "Bearer one"
+        assert received(receiver)[0] == converted([path])[0]

@@ -48,10 +48,11 @@ class InputConfig:
 
 @dataclass(frozen=True, slots=True)
 class DestinationConfig:
-    """One entry of `destinations`: its name, and the endpoint of each signal that goes there."""
+    """One entry of `destinations`: its name, the endpoint of each signal that goes there, the files that hold its headers."""
 
     name: str
     endpoints: Mapping[Signal, Endpoint]
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

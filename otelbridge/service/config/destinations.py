@@ -34,6 +34,9 @@ _MAX_SECRET_BYTES = 1 << 16
 class DestinationReader(TableReader):
     """Reads the destinations of one file."""
 
+    _files: list[Path]
+    """Those that hold headers of the destination that is being read."""
+
     def destinations(self, node: Node | None) -> Iterator[DestinationConfig]:
         """All destinations; one with problems has no endpoints."""
         for key, value in self.nodes.entries(node, "'destinations'"):
@@ -49,6 +52,7 @@ class DestinationReader(TableReader):
 
     def _destination(self, name: str, node: Node) -> DestinationConfig:
         found = self.table(node, keys.DESTINATION, f"the destination '{name}'")
+        self._files = []
         signals = self._signals(found.get("signals"))
         address = self._address(found.get("endpoint"))
         is_grpc = address is not None and address.value.lower().startswith("grpc")
@@ -68,6 +72,7 @@ class DestinationReader(TableReader):
             return DestinationConfig(
                 name,
                 {signal: endpoint_at(address, signal, headers, timeout_s=timeout_s, gzip=gzip, tls=tls) for signal in signals},
+                tuple(self._files),
             )
         except SettingError as error:
             self._wrong(found["endpoint"], error)
@@ -160,6 +165,7 @@ class DestinationReader(TableReader):
         path = self.path(entries["file"], "a file")
         if path is None or not self.check_readable(entries["file"], path):
             return ""
+        self._files.append(path)
         return self._checked(name, entries["file"], self._secret(entries["file"], path))
 
     def _secret(self, node: Node, path: Path) -> str:

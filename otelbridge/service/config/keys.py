@@ -78,7 +78,7 @@ DESTINATION: Section = {
     "signals": Key("list of traces | metrics", "What goes there; both unless given."),
     "headers": Key(
         "values by name",
-        "Headers of every request. {file: PATH} stands for the content of a file, without its last newline.",
+        "Headers of every request. {file: PATH} is the content of a file, without its last newline, as it is now.",
     ),
     "compression": Key("none | gzip", "How requests are compressed."),
     "timeout": Key("duration", "How long one attempt may take; 0s for no limit."),
