@@ -11,7 +11,7 @@ OtelbridgeError                the command line catches exactly this; everything
 └── SpoolError              6  the spool directory cannot be used
 """
 
-from __future__ import annotations
+# Not `annotations` from __future__: a named tuple would compile each of its annotations, at every start.
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -3,7 +3,7 @@
 bytes -reader-> Batch -engine-> FinishedSpan | MetricPoint -encoder-> Request -sink-> Outcome
 """
 
-from __future__ import annotations
+# Not `annotations` from __future__: a named tuple would compile each of its annotations, at every start.
 
 from collections.abc import Mapping
 from types import MappingProxyType

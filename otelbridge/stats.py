@@ -4,7 +4,7 @@ The losses of a conversion are worded from it, the service's own telemetry has a
 generated from it.
 """
 
-from __future__ import annotations
+# Not `annotations` from __future__: a named tuple would compile each of its annotations, at every start.
 
 from typing import Literal, NamedTuple
 

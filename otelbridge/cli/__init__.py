@@ -7,18 +7,12 @@ import gc
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
 import otelbridge
-from otelbridge.cli.catalogue import catalogue_group
-from otelbridge.cli.convert import convert_command
-from otelbridge.cli.doctor import doctor_command
-from otelbridge.cli.mapping import mapping_group
-from otelbridge.cli.probes import probes_command
-from otelbridge.cli.run import run_command
-from otelbridge.cli.spool import spool_group
 from otelbridge.cli.terminal import complain, flush, mute
 from otelbridge.errors import ExportError, LocatedError, OtelbridgeError, UsageError
 
@@ -83,11 +77,34 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code or 0)
 
 
-@click.group(epilog=_MAIN_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_COMMANDS = {
+    "catalogue": "catalogue_group",
+    "convert": "convert_command",
+    "doctor": "doctor_command",
+    "mapping": "mapping_group",
+    "probes": "probes_command",
+    "run": "run_command",
+    "spool": "spool_group",
+}
+"""What each command is called in the module of its name."""
+
+
+class _Commands(click.Group):
+    """Loads the module of a command when the command is asked for: a conversion does not wait for the others."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(f"otelbridge.cli.{name}"), _COMMANDS[name])
+        return found
+
+
+@click.group(
+    cls=_Commands, epilog=_MAIN_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(otelbridge.__version__, prog_name="otelbridge")
 def cli() -> None:
     """Turn QEMU's trace events of live migrations into OpenTelemetry spans and metrics."""
-
-
-for _command in (convert_command, run_command, doctor_command, mapping_group, catalogue_group, probes_command, spool_group):
-    cli.add_command(_command)

@@ -6,7 +6,7 @@ begin and the end event, in the order of `Mapping.plan.rows[event]`, None where 
 event) that event's arguments are `begin`. `now` is the moment's `Now`. An evaluator that meets a missing argument gives None.
 """
 
-from __future__ import annotations
+# Not `annotations` from __future__: a named tuple would compile each of its annotations, at every start.
 
 from collections.abc import Callable
 from collections.abc import Mapping as MappingType
@@ -251,17 +251,6 @@ class MetricRule(NamedTuple):
         return self.operation == "add" and self.when is None and self.constant and (self.value is None or bool(self.argument))
 
 
-class Mapping(NamedTuple):
-    """All rules of all files, compiled against a catalogue, with the Plan for readers."""
-
-    spans: tuple[SpanRule, ...]
-    machines: tuple[MachineRule, ...]
-    metrics: tuple[MetricRule, ...]
-    unmapped: MappingType[str, str]
-    plan: Plan
-    tests: tuple[MappingTest, ...] = ()
-
-
 class MappingTest(NamedTuple):
     """One entry of a file's `tests:`: lines of a log, and what must come of them, as plain data already checked."""
 
@@ -272,3 +261,14 @@ class MappingTest(NamedTuple):
     expect: MappingType[str, object] = MappingProxyType({})
     qemu_version: str | None = None
     role: str | None = None
+
+
+class Mapping(NamedTuple):
+    """All rules of all files, compiled against a catalogue, with the Plan for readers."""
+
+    spans: tuple[SpanRule, ...]
+    machines: tuple[MachineRule, ...]
+    metrics: tuple[MetricRule, ...]
+    unmapped: MappingType[str, str]
+    plan: Plan
+    tests: tuple[MappingTest, ...] = ()
