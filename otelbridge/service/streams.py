@@ -84,7 +84,7 @@ class Stream:
         self._head = b""
         self._open: _Opened | None = None
         self._held: list[Batch] | None = None
-        self._holds_migration = False
+        self._holds_migration = self._may_hold_migration = False
         self.problem = ""
         self._looks_again = False
         self.bytes = self.bytes_unread = 0
@@ -210,8 +210,11 @@ class Stream:
 
     @property
     def holds_migration(self) -> bool:
-        """Whether a state of a migration is among what is held: a snapshot that is loaded has none, and no other side."""
-        return self._holds_migration
+        """Whether a state of a migration that comes in is among what is held.
+
+        A snapshot that is loaded has none, and no other side. A state before a source's events is of what goes out after it.
+        """
+        return self._holds_migration or self._may_hold_migration
 
     @property
     def held_has_ended(self) -> bool:
@@ -230,7 +233,8 @@ class Stream:
             joins: Where its migrations belong, by their roots' span ids.
             shifts: What is to be done to the times of its processes from now on, by their numbers.
         """
-        held, self._held, self._holds_migration = self._held or [], None, False
+        held, self._held = self._held or [], None
+        self._holds_migration = self._may_hold_migration = False
         if self._open:
             self._open.joins.update(joins)
             self._open.shifts.update(shifts)
@@ -278,9 +282,16 @@ class Stream:
 
     def _hold(self, batch: Batch) -> None:
         cast("list[Batch]", self._held).append(batch)
-        if not self._holds_migration:
-            states = {machine.event for machine in self._kind.mapping.machines}
-            self._holds_migration = any(row.event in states for row in batch.rows)
+        if self._holds_migration:
+            return
+        states = {machine.event for machine in self._kind.mapping.machines}
+        for row in batch.rows:
+            if row.event in states:
+                self._may_hold_migration = True
+            elif self._may_hold_migration and (found := _side(row.event)) is not None:
+                self._holds_migration, self._may_hold_migration = found == "destination", False
+                if self._holds_migration:
+                    return
 
     def _refuse(self, error: OtelbridgeError, size: int) -> None:
         self.problem = f"{self._path}: {error}".removeprefix(f"{self._path}: {self._path}: ")

@@ -92,3 +92,16 @@ def test_a_snapshot_that_is_loaded_while_another_guest_goes_out_waits_for_nothin
     with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver, inputs=inputs)) as service:
         until(lambda: any(span.name == "loadvm.section" for span in receiver.spans()), 30)
         assert not any(one["ended"] for one in service.status()["inputs"])
+
+
+def test_a_snapshot_that_is_saved_right_after_one_was_loaded_waits_for_nothing(tmp_path: Path) -> None:
+    """What it says of its state is not said of something that comes in."""
+    data = both(RECORDINGS / "debian-7.2/savevm-loadvm")["src.log"]
+    begin = data.index(b":loadvm_state_setup") - len("31089@1795408587.218831")
+    loaded, saved = data[begin : data.rindex(b"\n") + 1], later(data[:begin], 3)
+    log_in(tmp_path, loaded + saved[: saved.rindex(b"migrate_set_state")].rpartition(b"\n")[0] + b"\n", "vm.log")
+    log_in(tmp_path, later(RECORDING[:HALF], 1_795_408_587 - 1_795_408_103), "other.log")
+    inputs = [{"files": str(tmp_path / "logs" / "*.log"), "idle_timeout": "60s"}]
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver, inputs=inputs)) as service:
+        until(lambda: any(span.name == "savevm" for span in receiver.spans()), 30)
+        assert not any(one["ended"] for one in service.status()["inputs"])
