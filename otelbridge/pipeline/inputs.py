@@ -47,8 +47,10 @@ def inputs_of(setup: Setup) -> list[TraceInput]:
 def head_of(path: str) -> bytes:
     """The first bytes of an input."""
     source = opened(path)
-    source.close()
-    return source.head
+    try:
+        return source.head
+    finally:
+        source.close()
 
 
 def _only_console(options: ConvertOptions) -> bool:
