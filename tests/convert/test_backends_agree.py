@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,3 +112,27 @@ def test_both_hosts_of_every_backend_are_in_one_trace(
             roles.setdefault(span.trace, set()).add(span.role)
     assert len(roles) == (2 if scenario == CHAIN else 1)
     assert all(found == {"source", "destination"} for found in roles.values())
+
+
+def test_a_ctf_folder_gives_the_spans_of_its_text(
+    shared_recordings: Path, need: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """babeltrace2 is started for the first look and for each reading, and ended after each."""
+    need("babeltrace2", "it reads LTTng's traces; apt-get install babeltrace2")
+    folder = shared_recordings / "qemu-10.2.0-ust" / "tls-ok"
+    names = []
+    for source in (folder / "ctf", folder / "babeltrace2-date.txt"):
+        done = call("convert", source, "--to", f"file:{tmp_path}")
+        assert done.code == 0, done.err
+        requests = [json.loads(line) for line in (tmp_path / "traces.jsonl").read_text().splitlines()]
+        names.append(
+            Counter(
+                (span["name"], span["startTimeUnixNano"], span["endTimeUnixNano"])
+                for request in requests
+                for resource in request["resourceSpans"]
+                for scope in resource["scopeSpans"]
+                for span in scope["spans"]
+            )
+        )
+    assert names[0].total() > 90
+    assert names[0] == names[1]
