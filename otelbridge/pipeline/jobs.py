@@ -7,6 +7,7 @@ so what goes out is the same as with one process. Until an input's turn comes, t
 from __future__ import annotations
 
 import copyreg
+import errno
 import os
 import pickle
 import signal
@@ -20,9 +21,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
-from otelbridge.errors import ExportError, OtelbridgeError
+from otelbridge.errors import ExportError, OtelbridgeError, UsageError
 from otelbridge.otlp import Builder, RequestSink, Sink
 from otelbridge.pipeline.options import Setup
 from otelbridge.pipeline.reading import read_input
@@ -103,6 +104,7 @@ class Crew:
         times: How their stamps become UTC.
 
     Raises:
+        UsageError: So many processes cannot be started.
         ExportError: There is no room for temporary files.
     """
 
@@ -111,16 +113,29 @@ class Crew:
         self._bytes_read = _FORK.RawArray("Q", len(traces))
         self._size = sum(_size(path) for trace in traces for path in trace.paths)
         self._workers: list[_Worker] = []
-        for _ in range(min(setup.options.jobs, len(traces))):
-            ours, theirs = _FORK.Pipe()
-            others = [worker.connection for worker in self._workers]
-            file = _temporary_file()
-            process = _FORK.Process(target=self._work, args=(theirs, [ours, *others], file), daemon=True)
-            signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
+        number = min(setup.options.jobs, len(traces))
+        try:
+            for _ in range(number):
+                self._workers.append(self._started())
+        except OSError as error:
+            self.__exit__()
+            raise UsageError(
+                f"--jobs {setup.options.jobs}: only {len(self._workers)} of {number} processes could be started "
+                f"({error.strerror or error}); ask for fewer, or raise the limits (ulimit -n, -u). Nothing was converted."
+            ) from error
+
+    def _started(self) -> _Worker:
+        file = _temporary_file()
+        ours, theirs = _FORK.Pipe()
+        others = [worker.connection for worker in self._workers]
+        process = _FORK.Process(target=self._work, args=(theirs, [ours, *others], file), daemon=True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
+        try:
             process.start()
+        finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
-            theirs.close()
-            self._workers.append(_Worker(process, ours, file))
+        theirs.close()
+        return _Worker(process, ours, file)
 
     def __enter__(self) -> Self:
         return self
@@ -338,8 +353,7 @@ class _Region(RawIOBase):
 
 def _hand(sink: Sink, what: Request | tuple[str, Resource, Sequence[Any]]) -> None:
     if isinstance(what, Request):
-        if isinstance(sink, RequestSink):
-            sink.take([what])
+        cast("RequestSink", sink).take([what])
     elif what[0] == "spans":
         sink.spans(what[1], what[2])
     else:
@@ -350,6 +364,8 @@ def _temporary_file() -> IO[bytes]:
     try:
         return TemporaryFile()
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise
         raise _no_room(error) from error
 
 

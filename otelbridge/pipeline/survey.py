@@ -43,8 +43,11 @@ def survey_of(
         return None
     from otelbridge.engine.joins import join  # noqa: PLC0415  # only where there are two hosts
 
-    mapping = of_joins(setup.mapping)
-    seen_in_each = of_each() if of_each else (seen_in(setup, t, times[n], mapping, n) for n, t in enumerate(traces))
+    if of_each is None:
+        mapping = of_joins(setup.mapping)
+        seen_in_each: Iterable[Sequence[Seen]] = (seen_in(setup, t, times[n], mapping, n) for n, t in enumerate(traces))
+    else:
+        seen_in_each = of_each()
     joined = join([one for found in seen_in_each for one in found])
     setup.notes.extend(joined.notes)
     return joined

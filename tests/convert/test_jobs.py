@@ -159,3 +159,15 @@ def ended(process: subprocess.Popen[str], code: int) -> str:
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
     return said
+
+
+def test_more_processes_than_the_limits_allow_are_refused_with_what_to_do(files: list[Path]) -> None:
+    command = [*PROGRAM, "convert", *map(str, files), "--jobs", "12"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), timeout=60, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20)),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("otelbridge: --jobs 12: only ")
+    assert "(Too many open files); ask for fewer" in done.stderr
+    assert "Traceback" not in done.stderr
