@@ -35,14 +35,12 @@ UINT32_MAX = (1 << 32) - 1
 
 CACHE_ENTRIES = 4096
 CACHED_BYTES = 256
-SMALL = 256
-"""Integers nearer to 0 than this come often enough to be remembered with their key."""
+_MAX_KNOWN, _MAX_KNOWN_BYTES = 1024, 1024
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DOUBLE = Struct("<d").pack
 _FIXED64 = Struct("<Q").pack
 _SFIXED64 = Struct("<q").pack
-_SHORT_VARINTS = [bytes((n,) if n < 0x80 else (n & 0x7F | 0x80, n >> 7)) for n in range(1024)]  # noqa: PLR2004
 
 
 # --- values as every form of OTLP shows them ----------------------------------------------------------
@@ -80,22 +78,32 @@ def plain_number(value: float) -> int | float:
 # --- the wire -----------------------------------------------------------------------------------------
 
 
+_14_BITS = 0x3FFF
+_28_BITS = 0x0FFF_FFFF
+
+# By 14 bits, filled as they come: 1.4 MB in all when full, which would take 5 ms of every start.
+_middle = [b""] * (_14_BITS + 1)
+_last = [b""] * (_14_BITS + 1)
+
+
 def varint(number: int) -> bytes:
     """A number of 0 to 64 bits, seven bits a byte, the lowest first."""
-    if number < 1024:  # noqa: PLR2004
-        return _SHORT_VARINTS[number]
-    if number < 0x4000:  # noqa: PLR2004
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    if number < 0x20_0000:  # noqa: PLR2004
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
-    if number < 0x1000_0000:  # noqa: PLR2004
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14 & 0x7F | 0x80, number >> 21))
-    out = bytearray()
-    while number > 0x7F:  # noqa: PLR2004
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    if number <= _14_BITS:
+        return _last[number] or _as_last(number)
+    bits = number & _14_BITS
+    return (_middle[bits] or _as_middle(bits)) + varint(number >> 14)
+
+
+def _as_middle(bits: int) -> bytes:
+    """14 bits of a varint that goes on behind them."""
+    made = _middle[bits] = bytes((bits & 0x7F | 0x80, bits >> 7 | 0x80))
+    return made
+
+
+def _as_last(bits: int) -> bytes:
+    """The last 14 bits of a varint."""
+    made = _last[bits] = bytes((bits & 0x7F | 0x80, bits >> 7)) if bits > 0x7F else bytes((bits,))  # noqa: PLR2004
+    return made
 
 
 def _zigzag(number: int) -> bytes:
@@ -126,62 +134,80 @@ def _double(tag: bytes, number: float) -> bytes:
 # --- attributes ---------------------------------------------------------------------------------------
 
 
-_NONE: Mapping[Value, bytes] = {}
-
-
 class _AttributeEncoder:
     """Encodes attributes as the repeated field of one tag; remembers them whole, of large numbers all but the value."""
 
-    __slots__ = ("held", "numbers", "small", "tag", "texts")
+    __slots__ = ("known", "numbers", "tag", "texts")
 
     def __init__(self, tag: bytes) -> None:
         self.tag = tag
-        # By key and value. True, 1 and 1.0 are one key of a dictionary, so integers have their own.
-        self.texts: dict[str, dict[Value, bytes]] = {}
-        self.small: dict[str, dict[Value, bytes]] = {}
-        self.held = 0
-        """How many attributes are in both."""
+        self.known: dict[int, tuple[Attributes, bytes]] = {}
+        """All that a span or a point has, by its identity: the engine gives the same object where they tell the same."""
+        self.texts: dict[tuple[str, Value], bytes] = {}
+        """Of texts and truth values alone, since True, 1 and 1.0 are one key."""
         self.numbers: dict[str, tuple[bytes, ...]] = {}
 
-    def extend(self, parts: list[bytes], attributes: Attributes) -> None:
-        """Append the encoded attributes to `parts`."""
-        texts_of, small_of = self.texts.get, self.small.get
-        for key, value in attributes:
-            kind = type(value)
-            if kind is str or kind is bool:
-                parts.append(texts_of(key, _NONE).get(value) or self._remember(self.texts, key, value))
-            elif kind is int and -SMALL < value < SMALL:  # type: ignore[operator]
-                parts.append(small_of(key, _NONE).get(value) or self._remember(self.small, key, value))
-            elif kind is int and INT64_MIN <= value <= INT64_MAX:  # type: ignore[operator]
-                number = varint(value & UINT64_MAX)  # type: ignore[operator]
-                prefixes = self.numbers.get(key) or self._prefixes(key)
-                parts += (prefixes[len(number)], number)
-            elif kind is float:
-                prefixes = self.numbers.get(key) or self._prefixes(key)
-                parts += (prefixes[0], _DOUBLE(value))
-            else:
-                self.extend(parts, ((key, plain_value(value)),))
-
     def encoded(self, attributes: Attributes) -> bytes:
+        """All of them, one after the other."""
+        known = self.known.get(id(attributes))
+        return self.remembered(attributes) if known is None else known[1]
+
+    def remembered(self, attributes: Attributes) -> bytes:
+        """The same where they are not known yet."""
+        encoded = self._joined(attributes)
+        if len(encoded) <= _MAX_KNOWN_BYTES:
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            # With the attributes themselves, so that nothing else can get their identity.
+            self.known[id(attributes)] = attributes, encoded
+        return encoded
+
+    def _joined(self, attributes: Attributes) -> bytes:
         parts: list[bytes] = []
-        self.extend(parts, attributes)
+        append, texts_get, numbers_get = parts.append, self.texts.get, self.numbers.get
+        for attribute in attributes:
+            key, value = attribute
+            kind = type(value)
+            if kind is str:
+                append(texts_get(attribute) or self._remember(key, value))
+            elif kind is int and 0 <= value <= _28_BITS:  # type: ignore[operator]
+                # `varint` in place, since a call costs as much.
+                prefixes = numbers_get(key) or self._prefixes(key)
+                if value <= _14_BITS:  # type: ignore[operator]
+                    number = _last[value] or _as_last(value)  # type: ignore[arg-type,index]
+                    parts += (prefixes[len(number)], number)
+                else:
+                    low, high = value & _14_BITS, value >> 14  # type: ignore[operator]
+                    size = 3 if high <= 0x7F else 4  # noqa: PLR2004
+                    parts += (prefixes[size], _middle[low] or _as_middle(low), _last[high] or _as_last(high))
+            else:
+                append(self._any(key, value))
         return b"".join(parts)
 
-    def _remember(self, cache: dict[str, dict[Value, bytes]], key: str, value: Value) -> bytes:
+    def _any(self, key: str, value: Value) -> bytes:
+        """Any attribute."""
+        kind = type(value)
+        if kind is int and INT64_MIN <= value <= INT64_MAX:  # type: ignore[operator]
+            number = varint(value & UINT64_MAX)  # type: ignore[operator]
+            prefixes = self.numbers.get(key) or self._prefixes(key)
+            return prefixes[len(number)] + number
+        if kind is float:
+            prefixes = self.numbers.get(key) or self._prefixes(key)
+            return prefixes[0] + _DOUBLE(value)
+        if kind is bool or kind is str:
+            return self.texts.get((key, value)) or self._remember(key, value)
+        return self._any(key, plain_value(value))
+
+    def _remember(self, key: str, value: Value) -> bytes:
         if isinstance(value, bool):
             content = b"\x10\x01" if value else b"\x10\x00"
-        elif isinstance(value, int):
-            content = b"\x18" + varint(value & UINT64_MAX)
         else:
             content = _block(b"\x0a", well_formed(str(value)).encode())
         encoded = _block(self.tag, _text(b"\x0a", key) + _block(b"\x12", content))
         if len(encoded) <= CACHED_BYTES:
-            if self.held >= CACHE_ENTRIES:
+            if len(self.texts) >= CACHE_ENTRIES:
                 self.texts.clear()
-                self.small.clear()
-                self.held = 0
-            cache.setdefault(key, {})[value] = encoded
-            self.held += 1
+            self.texts[key, value] = encoded
         return encoded
 
     def _prefixes(self, key: str) -> tuple[bytes, ...]:
@@ -207,11 +233,7 @@ _HISTOGRAM_ATTRIBUTES = _AttributeEncoder(b"\x0a")
 
 # --- spans --------------------------------------------------------------------------------------------
 
-_MAX_KNOWN, _MAX_KNOWN_BYTES = 1024, 1024
-
 _names: dict[tuple[str, int], bytes] = {}
-_known: dict[int, tuple[Attributes, bytes]] = {}
-"""Attributes of spans by their identity: the engine gives the same object where spans tell the same."""
 _SPAN_TIMES = Struct("<BQBQ").pack
 
 
@@ -222,11 +244,11 @@ def encode_span(span: FinishedSpan) -> bytes:
     ) = span  # fmt: skip
     if events or links or status or dropped or others or not parent_id or not 0 < start_ns <= end_ns <= UINT64_MAX:
         return encode_any_span(span)
-    known = _known.get(id(attributes))
+    known = _SPAN_ATTRIBUTES.known.get(id(attributes))
     body = b"".join(
         (
             b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x22\x08", parent_id, _names.get((name, kind)) or _name(name, kind),
-            _SPAN_TIMES(0x39, start_ns, 0x41, end_ns), _remembered(attributes) if known is None else known[1],
+            _SPAN_TIMES(0x39, start_ns, 0x41, end_ns), _SPAN_ATTRIBUTES.remembered(attributes) if known is None else known[1],
         )
     )  # fmt: skip
     return b"\x12" + varint(len(body)) + body
@@ -238,20 +260,9 @@ def encode_any_span(span: FinishedSpan) -> bytes:
     if span.parent_id:
         parts += (b"\x22\x08", span.parent_id)
     parts += (_name(span.name, span.kind), _fixed64(b"\x39", span.start_ns), _fixed64(b"\x41", span.end_ns))
-    _SPAN_ATTRIBUTES.extend(parts, span.attributes)
-    parts += _rest(span)
+    parts += (_SPAN_ATTRIBUTES.encoded(span.attributes), *_rest(span))
     body = b"".join(parts)
     return b"\x12" + varint(len(body)) + body
-
-
-def _remembered(attributes: Attributes) -> bytes:
-    encoded = _SPAN_ATTRIBUTES.encoded(attributes)
-    if len(encoded) <= _MAX_KNOWN_BYTES:
-        if len(_known) >= _MAX_KNOWN:
-            _known.clear()
-        # With the attributes themselves, so that nothing else can get their identity.
-        _known[id(attributes)] = attributes, encoded
-    return encoded
 
 
 def _rest(span: FinishedSpan) -> Iterator[bytes]:
@@ -297,14 +308,13 @@ def _number_point(point: MetricPoint, value: float) -> bytes:
     parts += (_encode_exemplar(b"\x2a", exemplar) for exemplar in point.exemplars)
     if isinstance(value, int):
         parts.append(b"\x31" + _SFIXED64(value))
-    _NUMBER_ATTRIBUTES.extend(parts, point.attributes)
+    parts.append(_NUMBER_ATTRIBUTES.encoded(point.attributes))
     return b"".join(parts)
 
 
 def _histogram_point(point: MetricPoint, value: Histogram) -> bytes:
-    parts: list[bytes] = []
-    _HISTOGRAM_ATTRIBUTES.extend(parts, point.attributes)
-    parts += (
+    parts = [
+        _HISTOGRAM_ATTRIBUTES.encoded(point.attributes),
         _fixed64(b"\x11", point.start_ns),
         _fixed64(b"\x19", point.time_ns),
         _fixed64(b"\x21", value.count),
@@ -315,7 +325,7 @@ def _histogram_point(point: MetricPoint, value: Histogram) -> bytes:
         *(_encode_exemplar(b"\x5a", exemplar) for exemplar in point.exemplars),
         _double(b"\x61", value.min),
         _double(b"\x69", value.max),
-    )
+    ]
     return b"".join(parts)
 
 
