@@ -23,17 +23,14 @@ from otelbridge.errors import SpoolError, SpoolInUseError, SpoolUnreadableError
 from otelbridge.otlp.outbox import DATABASE, Change, Entry, Kept, Outbox
 from otelbridge.otlp.salvage import salvage
 from otelbridge.records import SECOND_NS, Request, Signal
+from otelbridge.service import outbox_files
 
 Count = Callable[[str, float, Mapping[str, str]], None]
 """Takes the name of a counter of stats.py, how much to add (or to record, where it is a histogram), and attributes."""
 Route = tuple[str, Signal]
 
 MEMORY_LIMIT_BYTES = 64 * 1024 * 1024
-SET_ASIDE_KEPT = 3
 
-_FRESH = "outbox.db.new"
-_ASIDE = f"{DATABASE}.damaged-"
-_SIDE_FILES = ("", "-wal", "-shm")
 _NO_LIMIT = 1 << 62
 _TRY_AGAIN_S = 1.0
 _LONGEST_TRY_AGAIN_S = 60.0
@@ -533,14 +530,14 @@ class ServiceOutbox:
             self._unreadable = f"{self._path}: this is a folder; a file was expected."
         if self._unreadable:
             self._begin_anew()
-        _finish_renaming(self._folder)
+        outbox_files.finish_renaming(self._folder)
         outbox = Outbox(self._folder, limit_bytes=_NO_LIMIT)
         try:
             self._take_in(outbox)
         except BaseException:
             _close(outbox)
             raise
-        self._outbox, self._identity = outbox, _identity(self._path)
+        self._outbox, self._identity = outbox, outbox_files.identity(self._path)
         return outbox
 
     def _begin_anew(self) -> None:
@@ -548,13 +545,13 @@ class ServiceOutbox:
         why = self._unreadable
         if time.monotonic() < self._anew_s + _ANEW_EVERY_S:
             raise SpoolError(f"{why} It was begun anew a moment ago; that is tried again a little later.")
-        with _as_spool_error(self._folder):
-            _delete(self._folder / _FRESH)
-        with Outbox(self._folder, limit_bytes=_NO_LIMIT, database=_FRESH) as fresh:
+        with outbox_files.as_spool_error(self._folder):
+            outbox_files.delete(self._folder / outbox_files.FRESH)
+        with Outbox(self._folder, limit_bytes=_NO_LIMIT, database=outbox_files.FRESH) as fresh:
             taken = salvage(self._path, fresh)
-        with _as_spool_error(self._folder):
-            aside = _set_aside(self._path, datetime.fromtimestamp(self._now_ns() / SECOND_NS, UTC))
-            (self._folder / _FRESH).rename(self._path)
+        with outbox_files.as_spool_error(self._folder):
+            aside = outbox_files.set_aside(self._path, datetime.fromtimestamp(self._now_ns() / SECOND_NS, UTC))
+            (self._folder / outbox_files.FRESH).rename(self._path)
         self._unreadable, self._anew_s = "", time.monotonic()
         self._wants_states = True
         self._count("otelbridge.outbox.databases_set_aside", 1, {})
@@ -609,7 +606,7 @@ class ServiceOutbox:
 
     def _notice_replaced(self) -> None:
         """Close a database whose file was removed: SQLite would go on writing to what nobody will find again."""
-        if self._outbox is not None and _identity(self._path) != self._identity:
+        if self._outbox is not None and outbox_files.identity(self._path) != self._identity:
             _log.error("The outbox's file was removed or replaced by something else; it is opened anew. path=%s", self._path)
             self._wants_states = True
             self._close_database()
@@ -654,65 +651,8 @@ def _attributes(route: Route) -> dict[str, str]:
     return {"destination": route[0], "signal": route[1]}
 
 
-# --- files ------------------------------------------------------------------------------------------
-
-
-class _as_spool_error:  # noqa: N801 - used as a function
-    """Turns what the file system says into what an outbox says."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OSError):
-            raise SpoolError(f"{self._folder}: its files cannot be moved: {error.strerror}. They stay as they are.") from error
-
-
 def _close(outbox: Outbox) -> None:
     try:
         outbox.close()
     except SpoolError as error:
         _log.debug("The database could not be closed properly. error=%s", error)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _delete(database: Path) -> None:
-    for end in _SIDE_FILES:
-        database.with_name(database.name + end).unlink(missing_ok=True)
-
-
-def _set_aside(database: Path, now: datetime) -> Path:
-    """Rename a database with what belongs to it, and delete the oldest of those that were set aside before."""
-    aside = database.with_name(f"{_ASIDE}{now:%Y%m%dT%H%M%S.%fZ}")
-    for end in _SIDE_FILES:
-        origin = database.with_name(database.name + end)
-        if origin.exists():
-            origin.rename(aside.with_name(aside.name + end))
-    before = sorted(path for path in database.parent.glob(f"{_ASIDE}*") if path.name.endswith("Z") and path.is_file())
-    for path in before[:-SET_ASIDE_KEPT]:
-        _delete(path)
-    return aside
-
-
-def _finish_renaming(folder: Path) -> None:
-    """Put a new database in its place where a crash came in between, and delete one that was not finished."""
-    try:
-        if not (folder / _FRESH).exists():
-            return
-        if (folder / DATABASE).exists():
-            _delete(folder / _FRESH)
-        else:
-            # What the old database's log holds must not be played into the new one.
-            _delete(folder / DATABASE)
-            os.replace(folder / _FRESH, folder / DATABASE)  # noqa: PTH105
-    except OSError as error:
-        _log.debug("A new database could not be moved. error=%s", error)
