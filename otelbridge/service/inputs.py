@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from otelbridge.catalogue import builtin
 from otelbridge.mapping import File, compile_mappings
@@ -16,7 +17,11 @@ from otelbridge.service.flows import Flow, Followed, Nothing, Saved, keys_of, sa
 from otelbridge.service.follow import Files
 from otelbridge.service.streams import Kind, Output
 
+if TYPE_CHECKING:
+    from otelbridge.service.follow.pipes import FollowedPipe
+
 _log = logging.getLogger(__name__)
+_NO_PIPES: Mapping[str, FollowedPipe] = MappingProxyType({})
 _UNUSABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """What a state of another version comes to."""
 
@@ -57,13 +62,15 @@ class Inputs:
         now_s: The monotonic clock.
         kinds_before: The kinds that they were read by until now.
         before: What was followed until now, for a reload: files that have come since then are not older than the service.
+        pipes: What `take_pipes` gave of those, by path. The ones that are still named are followed on, the others closed.
     """
 
     def __init__(
         self, config: ServiceConfig, kinds: Sequence[Kind], states: Mapping[str, bytes], now_s: float,
-        kinds_before: Sequence[Kind], before: Sequence[InputConfig] = (),
+        kinds_before: Sequence[Kind], before: Sequence[InputConfig] = (), pipes: Mapping[str, FollowedPipe] = _NO_PIPES,
     ) -> None:  # fmt: skip
         self._config = config
+        self._open_pipes = dict(pipes)
         self._before = dict(zip(map(id, kinds), kinds_before, strict=True))
         self._saved = saved_flows(states)
         self.flows: dict[str, Flow] = {}
@@ -77,6 +84,9 @@ class Inputs:
                 self._files.append((one, kind, files))
             else:
                 self._follow_other(one, kind, positions, now_s)
+        for pipe in self._open_pipes.values():
+            pipe.close()
+        self._open_pipes.clear()
         self.scan(now_s)
         for one, _, files in self._files:
             if not files.streams:
@@ -94,7 +104,8 @@ class Inputs:
 
         if one.kind == "pipe":
             for path in one.paths:
-                self._add(path, one, kind, FollowedPipe(path), now_s)
+                pipe = self._open_pipes.pop(path) if path in self._open_pipes else FollowedPipe(path)
+                self._add(path, one, kind, pipe, now_s)
         else:
             path = "journald:" + " ".join(one.paths)
             self._add(path, one, kind, FollowedJournal(one.paths, one.journal, one.start, positions.get(path, {})), now_s)
@@ -152,6 +163,16 @@ class Inputs:
     def all(self) -> dict[str, bytes | None]:
         """The states of everything, by key. Take the outputs away first."""
         return {key: body for flow in self.flows.values() for key, body in flow.save(whole=True).items()}
+
+    def take_pipes(self) -> dict[str, FollowedPipe]:
+        """The pipes, by path, which `close` leaves open then: what their writers write meanwhile would be lost."""
+        from otelbridge.service.follow.pipes import FollowedPipe  # noqa: PLC0415  # most inputs are files
+
+        found = {}
+        for path, flow in self.flows.items():
+            if isinstance(flow.source, FollowedPipe):
+                found[path], flow.source = flow.source, Nothing()
+        return found
 
     def close(self) -> None:
         """Let go of everything."""

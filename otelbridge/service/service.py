@@ -95,6 +95,8 @@ class Service:
         self._told: dict[str, Counter[str]] = {path: flow.counts for path, flow in self._inputs.flows.items()}
         self._troubles: dict[str, str] = {}
         self._unreadable = list(self._inputs.unreadable)
+        self._problems: list[str] = []
+        """Why not one of the inputs can be read; empty where any can."""
         self._collect_restored()
         self._started_s = self._scanned_s = now_s
         # What was written while it was down is read and committed at once.
@@ -193,7 +195,10 @@ class Service:
         """Say what cannot be read, once, and when that is over."""
         found = {words: words for words in self._inputs.problems}
         self._unreadable = list(self._inputs.unreadable)
-        found |= {flow.path: flow.problem for flow in self._inputs.flows.values() if flow.problem}
+        problems = {flow.path: flow.problem for flow in self._inputs.flows.values() if flow.problem}
+        refused = [flow.source.problem for flow in self._inputs.flows.values() if flow.source.problem]
+        self._problems = refused if len(refused) == len(self._inputs.flows) else []
+        found |= problems
         for key, words in found.items():
             if self._troubles.get(key) != words:
                 _log.warning("%s", words)
@@ -283,6 +288,7 @@ class Service:
         outbox = self._outbox.status()
         reasons = [outbox.words or "The outbox is full."] if outbox.state == "full" else []
         reasons += self._unreadable
+        reasons += self._problems
         reasons += [
             f"{lane.destination} has taken no {lane.signal} since the start: {lane.error}"
             for lane in self._senders.status()
@@ -362,9 +368,10 @@ class Service:
         before, now_s = self._inputs, time.monotonic()
         states = before.all()
         self._outbox.commit(states, [])
+        pipes = before.take_pipes()
         before.close()
         kept = {key: body for key, body in states.items() if body is not None}
-        self._inputs = Inputs(config, kinds, kept, now_s, kinds, self.config.inputs)
+        self._inputs = Inputs(config, kinds, kept, now_s, kinds, self.config.inputs, pipes)
         for path in before.flows.keys() - self._inputs.flows.keys():
             before.flows[path].end()
             self._collect(before.flows[path])

@@ -109,6 +109,19 @@ def test_it_is_not_ready_without_its_folder_or_with_a_wrong_address_and_says_why
             until(lambda: service.answer("/readyz")[0] == 200, 30)
 
 
+def test_it_is_not_ready_where_not_one_input_can_be_read_and_says_why(tmp_path: Path) -> None:
+    pipe = tmp_path / "qemu.fifo"
+    pipe.write_bytes(b"")
+    with Receiver() as receiver:
+        inputs = [{"pipe": str(pipe)}, {"files": str(tmp_path / "*.log")}]
+        with running(tmp_path, config_for(tmp_path, receiver, inputs=inputs)) as service:
+            until(lambda: service.answer("/readyz")[0] == 503)
+            assert f"'{pipe}' is a file, expected a pipe" in service.page("/readyz").decode()
+            assert service.status()["ready"] is False
+            (tmp_path / "vm.log").write_bytes(RECORDING)
+            until(lambda: service.answer("/readyz")[0] == 200)
+
+
 def test_what_waits_in_the_outbox_is_told_as_nothing_once_it_is_delivered(tmp_path: Path) -> None:
     """A gauge keeps what it was set to, so an outbox that has been emptied must be said to be empty."""
     log_in(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -265,3 +266,25 @@ def test_a_header_whose_file_changes_is_sent_as_it_is_from_then_on(tmp_path: Pat
         assert set(sent[before:]) == {"Bearer two"}
         assert sent[0] == "Bearer one"
         assert received(receiver)[0] == converted([path])[0]
+
+
+def test_a_pipe_stays_open_while_the_configuration_is_read_again(tmp_path: Path) -> None:
+    """Its writer would get EPIPE, and what it writes before the pipe is open again would be lost."""
+    os.mkfifo(tmp_path / "qemu.fifo")
+    with Receiver() as receiver:
+        config = config_for(tmp_path, receiver, inputs=[{"pipe": str(tmp_path / "qemu.fifo"), "idle_timeout": "3s"}])
+        with running(tmp_path, config) as service, (tmp_path / "qemu.fifo").open("wb", buffering=0) as writer:
+            lines = iter(RECORDING.splitlines(keepends=True))
+            for times in range(1, 6):
+                service.send(signal.SIGHUP)
+                while counter(service, "otelbridge.service.reloads_done") < times:
+                    writer.write(next(lines))
+            for line in lines:
+                writer.write(line)
+            all_read(service, len(RECORDING))
+            assert service.status()["losses"] == {}
+            writer.close()
+            ended(service)
+            assert service.stop() == 0
+        spans, _ = received(receiver)
+    assert len(spans) == len(converted([log_in(tmp_path)])[0])
