@@ -29,6 +29,9 @@ DEFAULT_TIMEOUT_S = 10.0
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _DEFAULTS: Mapping[Protocol, str] = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 _PORTS = {"http": 80, "https": 443, "grpc": 4317, "grpcs": 4317}
+_MAX_PORT = 65_535
+# https://user:password@host:4318/path
+_PORT = re.compile(r"[^/?#]*//[^/?#]*:([0-9]+)(?:[/?#]|$)")
 # Names of gRPC's own resolvers: unix:/run/otel.sock, dns:///collector:4317
 _GRPC_TARGET = re.compile(r"(?:dns|unix|unix-abstract|ipv4|ipv6|vsock):\S+")
 _HOST_PORT = re.compile(r"(?:[^\s:/@?#\[\]]+|\[[0-9A-Fa-f:.%]+\]):\d{1,5}")
@@ -221,6 +224,9 @@ def _split(address: Setting, schemes: tuple[str, ...], expected: str) -> SplitRe
         is_good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_good = False
+    port = _PORT.match(address.value)
+    if port is not None and not 0 < int(port[1][:6]) <= _MAX_PORT:
+        raise _wrong(address, f"{expected}; a port is a number from 1 to {_MAX_PORT}", found=shown)
     if not is_good or re.search(r"[\s\x00-\x1f]", address.value) or parts.fragment:
         raise _wrong(address, expected, found=shown)
     return parts
