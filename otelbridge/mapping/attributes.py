@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from otelbridge.mapping import language
 from otelbridge.mapping.binding import Binder, Sides
 from otelbridge.mapping.evaluators import first, fixed, shaped
@@ -24,11 +26,24 @@ class AttributeReader:
         value = self._value(node, sides, where)
         return None if value is None else (value, False)
 
-    def of_one(self, node: Node | None, event: str) -> tuple[tuple[str, Evaluate], ...]:
+    def named(self, node: Node | None, reserved: Sequence[str] = ()) -> list[tuple[Node, Node]]:
+        """The entries of a table of attributes; an empty name, or one of those that otelbridge sets itself, is a problem."""
+        entries = self._nodes.entries(node, "'attributes'")
+        for key, _ in entries:
+            self._nodes.named(key, "the name of an attribute")
+            if any(key.text == name or (name.endswith("*") and key.text.startswith(name[:-1])) for name in reserved):
+                self._nodes.problem(
+                    key,
+                    f"the attribute '{key.text}' is set by otelbridge itself, and nothing may have one attribute twice",
+                    f"choose a name of your own; reserved here: {', '.join(reserved)}",
+                )
+        return entries
+
+    def of_one(self, node: Node | None, event: str, reserved: Sequence[str] = ()) -> tuple[tuple[str, Evaluate], ...]:
         """Attributes that read one event."""
         found = []
         where = self._binder.one(event)
-        for key, value in self._nodes.entries(node, "'attributes'"):
+        for key, value in self.named(node, reserved):
             attribute = self.attribute(value, {"": [event]}, where)
             if attribute is not None:
                 found.append((key.text, attribute[0]))

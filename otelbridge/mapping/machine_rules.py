@@ -49,7 +49,7 @@ class MachineReader:
         )
         attributes, by_state, names = self._attributes(keys.get("attributes"), event)
         states = nodes.keys(keys["states"], language.STATES, "'states'") if "states" in keys else {}
-        state_attributes = readers.attributes.of_one(states.get("attributes"), event)
+        state_attributes = readers.attributes.of_one(states.get("attributes"), event, language.RESERVED)
         unknown = (
             nodes.choice(keys["unknown_state"], ["keep", "drop"], "'unknown_state'") if "unknown_state" in keys else "keep"
         )
@@ -99,7 +99,7 @@ class MachineReader:
         template = self._binder.template(keys["message"], {"": [event]}) if "message" in keys else Template((key.text,))
         if template is None or "error" not in keys:
             return None
-        kind = self._nodes.text(keys["error"], "a type")
+        kind = self._nodes.named(keys["error"], "a type")
         return Failure(None, compile_template(template, self._binder.one(event)), fixed(kind))
 
     def _roles(self, node: Node | None) -> dict[str, tuple[str, ...]]:
@@ -136,7 +136,7 @@ class MachineReader:
         """The attributes that the event gives, those that the states passed through give, and all names."""
         plain, by_state, names = [], [], []
         where = self._binder.one(event)
-        for key, value in self._nodes.entries(node, "'attributes'"):
+        for key, value in self._readers.attributes.named(node, language.RESERVED):
             names.append(key.text)
             if value.kind == "map" and any(k.text == "by_state" for k, _ in value.entries):
                 by_state.append((key.text, *self._by_state(value)))

@@ -101,7 +101,7 @@ class MetricReader:
             summed = names and "when" not in keys
             value = _unplaced if summed else first([compile_expression(e, where) for e in given])
         attributes, constant = [], True
-        for key, node in self._nodes.entries(keys.get("attributes"), "'attributes'"):
+        for key, node in self._readers.attributes.named(keys.get("attributes"), language.RESERVED_IN_METRICS):
             attribute = self._readers.attributes.attribute(node, {"": events}, where)
             if attribute is not None:
                 attributes.append((key.text, attribute[0]))

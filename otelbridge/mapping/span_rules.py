@@ -69,7 +69,7 @@ class SpanReader:
         inside = self._inside(keys.get("inside"), rule_id)
         return SpanRule(
             id=rule_id,
-            name=nodes.text(keys["name"], "a name") if "name" in keys else rule_id,
+            name=nodes.named(keys["name"]) if "name" in keys else rule_id,
             kind=language.KINDS[nodes.choice(keys["kind"], language.KINDS, "'kind'") or "internal"]
             if "kind" in keys
             else INTERNAL,
@@ -149,7 +149,7 @@ class SpanReader:
         sides: dict[str, Sequence[str]] = {"": begins, "begin": begins}
         if ends:
             sides["end"] = ends
-        for key, value in self._nodes.entries(node, "'attributes'"):
+        for key, value in self._readers.attributes.named(node, language.RESERVED):
             names.append(key.text)
             if value.kind == "map" and any(k.text == "ordinal" for k, _ in value.entries):
                 machine = self._ordinal(value)
