@@ -12,6 +12,22 @@ from otelbridge.mapping.nodes import NodeReader
 from otelbridge.mapping.rules import Evaluate
 from otelbridge.mapping.source import Node
 
+_GOES_WITH: dict[str, frozenset[str]] = {
+    "from": frozenset({"unless", "remembered_by", "as"}),
+    "value": frozenset(),
+    "ordinal": frozenset(),
+    "by_state": frozenset({"otherwise"}),
+}
+"""What an attribute is made of, and which keys have an effect beside that."""
+
+
+def check_together(nodes: NodeReader, keys: dict[str, Node], made_of: str) -> None:
+    """Note what has no effect beside the key that an attribute is made of."""
+    nodes.only_one_of(keys, (made_of, *(word for word in _GOES_WITH if word != made_of)))
+    for word in keys:
+        if word not in _GOES_WITH and word not in _GOES_WITH[made_of]:
+            nodes.only_one_of(keys, (made_of, word))
+
 
 class AttributeReader:
     """Reads the attributes of spans, states, span events and metrics."""
@@ -53,8 +69,13 @@ class AttributeReader:
         """`{from: hostname, unless: ['(null)']}`."""
         nodes = self._nodes
         keys = nodes.keys(node, language.ATTRIBUTE, "an attribute")
-        nodes.only_one_of(keys, ("from", "value", "ordinal", "by_state"))
-        nodes.only_one_of(keys, ("value", "remembered_by"))
+        made_of = next((word for word in _GOES_WITH if word in keys), None)
+        if made_of is not None:
+            check_together(nodes, keys, made_of)
+        for word, whose in (("by_state", "machines"), ("ordinal", "spans")):
+            if made_of == word:
+                nodes.problem(keys[word], f"'{word}' is for the attributes of {whose}", "use 'from' or 'value' here")
+                return None
         if "remembered_by" in keys and "begin" not in sides:
             nodes.problem(keys["remembered_by"], "'remembered_by' has no meaning here", "only attributes of spans remember")
         if "value" in keys:

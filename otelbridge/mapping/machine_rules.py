@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from otelbridge.mapping import language
+from otelbridge.mapping.attributes import check_together
 from otelbridge.mapping.evaluators import fixed
 from otelbridge.mapping.expressions import Template, compile_expression, compile_template
 from otelbridge.mapping.readers import FileReaders
@@ -150,6 +151,6 @@ class MachineReader:
         """`{by_state: {state: value}, otherwise: value}`."""
         nodes = self._nodes
         keys = nodes.keys(node, language.ATTRIBUTE, "an attribute")
-        nodes.only_one_of(keys, ("by_state", "from", "value", "ordinal"))
+        check_together(nodes, keys, "by_state")
         values: dict[str, Value] = {k.text: nodes.text(v, "a value") for k, v in nodes.entries(keys["by_state"], "'by_state'")}
         return values, nodes.text(keys["otherwise"], "a value") if "otherwise" in keys else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
 from otelbridge.mapping import language
+from otelbridge.mapping.attributes import check_together
 from otelbridge.mapping.binding import Sides
 from otelbridge.mapping.evaluators import key_of
 from otelbridge.mapping.events import EventWith, condition_text
@@ -162,7 +163,7 @@ class SpanReader:
     def _ordinal(self, node: Node) -> str | None:
         """The machine within whose open span the spans are numbered."""
         keys = self._nodes.keys(node, language.ATTRIBUTE, "an attribute")
-        self._nodes.only_one_of(keys, ("ordinal", "from", "value", "by_state", "remembered_by"))
+        check_together(self._nodes, keys, "ordinal")
         return self._name(keys["ordinal"], "a machine", "machine") if "ordinal" in keys else None
 
     def _bind(
