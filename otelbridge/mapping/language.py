@@ -78,10 +78,16 @@ END: Section = {
 
 ERROR: Section = {
     "when": Key(
-        "expression", "Only then it is an error. Bare names are arguments of the event itself, `begin.name` ones of the begin."
+        "expression",
+        "Only then it is an error. Bare names are arguments of the event itself; where it ends the span, `begin.name` ones of "
+        "the begin.",
     ),
     "type": Key("text", "The attribute `error.type`; `{name}` puts in an argument."),
-    "message": Key("text", "The description of the status; `{name}` puts in an argument."),
+    "message": Key(
+        "text",
+        "The description of the status; `{name}` puts in an argument. Unless given, the event's name and, under a condition, "
+        "that and the arguments it reads.",
+    ),
 }
 
 EVENT: Section = {
@@ -136,7 +142,10 @@ MACHINE: Section = {
 }
 
 STATES: Section = {"attributes": SPAN["attributes"], "duration": SPAN["duration"]}
-FINAL: Section = {"error": Key("text", "The attribute `error.type`.", required=True), "message": ERROR["message"]}
+FINAL: Section = {
+    "error": Key("text", "The attribute `error.type`.", required=True),
+    "message": Key("text", "The description of the status; the state's name unless given."),
+}
 COMPLETED: Section = {"counter": Key("metric", "The name of the metric.", required=True), "by": DURATION["by"]}
 
 METRIC: Section = {
