@@ -34,6 +34,9 @@ class File(NamedTuple):
     shipped: bool = False
 
 
+_LISTED = "an id is what a rule stands under in 'spans' or 'machines'; mappings/README.md lists those that ship"
+
+
 @dataclass(slots=True)
 class _Compiled:
     """What all files come to."""
@@ -215,7 +218,7 @@ def _check_named(compiled: _Compiled) -> None:
         name = node.text
         if name and name not in known[wanted] and name not in broken:
             other = f"'{name}' is no {wanted}" if name in known["rule"] else f"there is no {wanted} '{name}'"
-            problem(node, other, did_you_mean(name, known[wanted]))
+            problem(node, other, did_you_mean(name, known[wanted]) or _LISTED)
         circle = _path(compiled, name, inside) if inside else []
         if circle and frozenset(circle) not in told:
             told.add(frozenset(circle))
