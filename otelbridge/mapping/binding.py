@@ -156,10 +156,11 @@ class Binder:
         return template
 
     def _note(self, node: Node, error: ExpressionError) -> None:
-        """A problem within a text; at the whole of it where it is not written as it is read."""
+        """The problems within a text; at the whole of it where it is not written as it is read."""
         place, quotes = node.location, 2 if node.quoted else 0
-        inside = place._replace(column=place.column + quotes // 2 + error.column, length=error.length)
-        self._nodes.problem(inside if place.length == len(node.text) + quotes else place, str(error), error.repair)
+        for one in (error, *error.others):
+            inside = place._replace(column=place.column + quotes // 2 + one.column, length=one.length)
+            self._nodes.problem(inside if place.length == len(node.text) + quotes else place, str(one), one.repair)
 
     # --- names and types --------------------------------------------------------------------------
 

@@ -36,15 +36,21 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 class ExpressionError(ValueError):
-    """The text is no expression of the language. `column` counts from 0 in the text, `length` is what is meant."""
+    """The text is no expression of the language. `column` counts from 0 in the text, `length` is what is meant.
+
+    `others` are further problems of the same text.
+    """
 
     def __init__(self, text: str, column: int = 0, length: int = 1, repair: str = "") -> None:
         super().__init__(text)
         self.column, self.length, self.repair = column, length, repair
+        self.others: tuple[ExpressionError, ...] = ()
 
     def moved(self, columns: int) -> ExpressionError:
         """The same problem in a text that has so many columns before this one."""
-        return ExpressionError(str(self), self.column + columns, self.length, self.repair)
+        moved = ExpressionError(str(self), self.column + columns, self.length, self.repair)
+        moved.others = tuple(other.moved(columns) for other in self.others)
+        return moved
 
 
 class Reference(NamedTuple):
@@ -226,8 +232,16 @@ class _Types:
     def _one_of(self, node: ast.BoolOp) -> str:
         """The type of `and` or `or`, which give one of their sides; truths count as integers beside these."""
         known: dict[str, ast.expr] = {}
+        errors: list[ExpressionError] = []
         for value in node.values:
-            known.setdefault(self.of(value), value)
+            try:
+                known.setdefault(self.of(value), value)
+            except ExpressionError as wrong:
+                # The other sides are looked at too, so that all of them are told.
+                errors += [wrong, *wrong.others]
+        if errors:
+            errors[0].others = tuple(errors[1:])
+            raise errors[0]
         if {"integer", "text"} <= known.keys():
             later = max((known["integer"], known["text"]), key=node.values.index)
             what, other = ("an integer", "text") if later is known["integer"] else ("text", "an integer")
