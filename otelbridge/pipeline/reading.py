@@ -177,8 +177,8 @@ def _note(notes: list[str], trace: TraceInput, reading: Reading) -> None:
     notes += [f"{name}: the metric {metric} {words}" for metric in overflowed]
     left_out = sum((Counter(engine.left_out) for engine in reading.engines.values()), Counter())
     notes += [
-        f"{name}: {number} negative values of the metric {metric} were left out, because a counter only grows and a histogram "
-        "is of what is not negative; a 'gauge' takes them."
+        f"{name}: the metric {metric} goes without negative values (left out: {number}), because a counter only grows and a "
+        "histogram has none below 0; a 'gauge' takes them."
         for metric, number in sorted(left_out.items())
     ]
     if len(reading.engines) > 1 and not reading.processes.ids:
