@@ -101,6 +101,10 @@ STATS = (
     Stat("otelbridge.engine.spans_open", "{span}", "info", "Spans have begun and wait for their end now.", kind="gauge"),
     Stat("otelbridge.engine.points_made", "{point}", "info", "Metric points were made."),
     Stat(
+        "otelbridge.engine.values_left_out", "{value}", "notice",
+        "Negative values were left out of counters and histograms, which take none.",
+    ),
+    Stat(
         "otelbridge.engine.tables_overflowed", "{overflow}", "notice",
         "Tables were full: their oldest entry made room, or what was new went without one.", attributes=("table",),
     ),

@@ -193,6 +193,11 @@ class Engine:
         """Metrics with more series than their limit."""
         return sorted(self._series.overflowed)
 
+    @property
+    def left_out(self) -> MappingType[str, int]:
+        """How many values were left out of a counter or a histogram because they are negative, by metric."""
+        return self._series.left_out
+
     # --- input ------------------------------------------------------------------------------------
 
     def feed(self, batch: Batch) -> None:
@@ -441,6 +446,9 @@ class Engine:
                 value = feed.value(arguments, None, now)
             if value is None or isinstance(value, str):
                 continue
+            if value < 0 and not feed.sets:
+                self._series.left_out[feed.rule.metric.name] += 1
+                continue
             series = feed.series
             if series is None:
                 series = feed.series = self._series.series(feed.rule.metric, feed.attributes, feed.rule.limit)
@@ -459,6 +467,9 @@ class Engine:
             return False
         value = 1 if rule.value is None else rule.value(arguments, None, now)
         if value is None or isinstance(value, str):
+            return False
+        if value < 0 and rule.operation != "set":
+            self._series.left_out[rule.metric.name] += 1
             return False
         attributes: Attributes = ()
         if rule.attributes:

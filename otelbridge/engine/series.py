@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
@@ -48,6 +49,8 @@ class SeriesTable:
         self._gauges: list[Series] = []
         self.start_ns: int | None = None
         self.overflowed: set[str] = set()
+        self.left_out: Counter[str] = Counter()
+        """Negative values that were left out, by metric: a counter only grows, and a histogram is of what is not negative."""
         self.made = 0
 
     def series(self, metric: Metric, attributes: Attributes, limit: int) -> Series:
@@ -71,7 +74,10 @@ class SeriesTable:
         (self._gauges if series.metric.kind == "gauge" else self._changed).append(series)
 
     def add(self, metric: Metric, attributes: Attributes, amount: float, limit: int = 2000) -> None:
-        """Add to a sum."""
+        """Add to a sum; what would make a monotonic one go down is left out."""
+        if amount < 0 and metric.monotonic:
+            self.left_out[metric.name] += 1
+            return
         series = self.series(metric, attributes, limit)
         series.value += amount  # type: ignore[operator]
 
@@ -113,6 +119,7 @@ class SeriesTable:
             "start": self.start_ns,
             "made": self.made,
             "overflowed": sorted(self.overflowed),
+            "left_out": dict(sorted(self.left_out.items())),
             "series": [_plain(s) for table in self._tables.values() for s in table.values()],
             "changed": [[s.metric.name, [list(a) for a in s.attributes]] for s in (*self._changed, *self._gauges)],
         }
@@ -120,6 +127,8 @@ class SeriesTable:
     def restore(self, state: Mapping[str, Any], metrics: Mapping[str, Metric]) -> None:
         """Go on from `snapshot`; a series whose metric is no longer in the mapping, or of another kind, is let go."""
         self.start_ns, self.made, self.overflowed = state["start"], state["made"], set(state["overflowed"])
+        # A snapshot of an older version does not have it.
+        self.left_out = Counter(state.get("left_out", {}))
         for plain in state["series"]:
             metric = metrics.get(plain["metric"])
             # A histogram that has become a sum begins anew, and the other way round.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from otelbridge.mapping import language
 from otelbridge.mapping.binding import Binder, Sides
 from otelbridge.mapping.evaluators import first, fixed, shaped
@@ -9,6 +11,22 @@ from otelbridge.mapping.expressions import Where, compile_expression
 from otelbridge.mapping.nodes import NodeReader
 from otelbridge.mapping.rules import Evaluate
 from otelbridge.mapping.source import Node
+
+_GOES_WITH: dict[str, frozenset[str]] = {
+    "from": frozenset({"unless", "remembered_by", "as"}),
+    "value": frozenset(),
+    "ordinal": frozenset(),
+    "by_state": frozenset({"otherwise"}),
+}
+"""What an attribute is made of, and which keys have an effect beside that."""
+
+
+def check_together(nodes: NodeReader, keys: dict[str, Node], made_of: str) -> None:
+    """Note what has no effect beside the key that an attribute is made of."""
+    nodes.only_one_of(keys, (made_of, *(word for word in _GOES_WITH if word != made_of)))
+    for word in keys:
+        if word not in _GOES_WITH and word not in _GOES_WITH[made_of]:
+            nodes.only_one_of(keys, (made_of, word))
 
 
 class AttributeReader:
@@ -24,11 +42,24 @@ class AttributeReader:
         value = self._value(node, sides, where)
         return None if value is None else (value, False)
 
-    def of_one(self, node: Node | None, event: str) -> tuple[tuple[str, Evaluate], ...]:
+    def named(self, node: Node | None, reserved: Sequence[str] = ()) -> list[tuple[Node, Node]]:
+        """The entries of a table of attributes; an empty name, or one of those that otelbridge sets itself, is a problem."""
+        entries = self._nodes.entries(node, "'attributes'")
+        for key, _ in entries:
+            self._nodes.named(key, "the name of an attribute")
+            if any(key.text == name or (name.endswith("*") and key.text.startswith(name[:-1])) for name in reserved):
+                self._nodes.problem(
+                    key,
+                    f"the attribute '{key.text}' is set by otelbridge itself, and nothing may have one attribute twice",
+                    f"choose a name of your own; reserved here: {', '.join(reserved)}",
+                )
+        return entries
+
+    def of_one(self, node: Node | None, event: str, reserved: Sequence[str] = ()) -> tuple[tuple[str, Evaluate], ...]:
         """Attributes that read one event."""
         found = []
         where = self._binder.one(event)
-        for key, value in self._nodes.entries(node, "'attributes'"):
+        for key, value in self.named(node, reserved):
             attribute = self.attribute(value, {"": [event]}, where)
             if attribute is not None:
                 found.append((key.text, attribute[0]))
@@ -38,8 +69,13 @@ class AttributeReader:
         """`{from: hostname, unless: ['(null)']}`."""
         nodes = self._nodes
         keys = nodes.keys(node, language.ATTRIBUTE, "an attribute")
-        nodes.only_one_of(keys, ("from", "value", "ordinal", "by_state"))
-        nodes.only_one_of(keys, ("value", "remembered_by"))
+        made_of = next((word for word in _GOES_WITH if word in keys), None)
+        if made_of is not None:
+            check_together(nodes, keys, made_of)
+        for word, whose in (("by_state", "machines"), ("ordinal", "spans")):
+            if made_of == word:
+                nodes.problem(keys[word], f"'{word}' is for the attributes of {whose}", "use 'from' or 'value' here")
+                return None
         if "remembered_by" in keys and "begin" not in sides:
             nodes.problem(keys["remembered_by"], "'remembered_by' has no meaning here", "only attributes of spans remember")
         if "value" in keys:

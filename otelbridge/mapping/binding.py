@@ -97,6 +97,10 @@ class Binder:
         """Whether one of the events has that argument."""
         return bool(_types(self._catalogue, events, name))
 
+    def is_never_negative(self, events: Sequence[str], name: str) -> bool:
+        """Whether that argument cannot be negative: by its type, or, in what ships with otelbridge, by what it is."""
+        return self._shipped or _is_unsigned(_types(self._catalogue, events, name))
+
     # --- expressions ------------------------------------------------------------------------------
 
     def expression(self, node: Node, sides: Sides, *, one_of_many: bool = False) -> Expression | None:
@@ -152,10 +156,11 @@ class Binder:
         return template
 
     def _note(self, node: Node, error: ExpressionError) -> None:
-        """A problem within a text; at the whole of it where it is not written as it is read."""
+        """The problems within a text; at the whole of it where it is not written as it is read."""
         place, quotes = node.location, 2 if node.quoted else 0
-        inside = place._replace(column=place.column + quotes // 2 + error.column, length=error.length)
-        self._nodes.problem(inside if place.length == len(node.text) + quotes else place, str(error), error.repair)
+        for one in (error, *error.others):
+            inside = place._replace(column=place.column + quotes // 2 + one.column, length=one.length)
+            self._nodes.problem(inside if place.length == len(node.text) + quotes else place, str(one), one.repair)
 
     # --- names and types --------------------------------------------------------------------------
 
@@ -196,8 +201,7 @@ class Binder:
             return kinds.pop() if len(kinds) == 1 else "any"
 
         def unsigned(reference: Reference) -> bool:
-            types = _types(self._catalogue, sides[reference.side], reference.name)
-            return bool(types) and all(t.startswith(("uint", "unsigned", "size_t")) for t in types)
+            return _is_unsigned(_types(self._catalogue, sides[reference.side], reference.name))
 
         return check_types(expression, type_of, unsigned)
 
@@ -236,6 +240,11 @@ class Binder:
     def one(self, event: str) -> Where:
         """Places for what reads one event alone."""
         return self.where({"": ("b", event)})
+
+
+def _is_unsigned(types: set[str]) -> bool:
+    """Whether all of these C types, if there are any, are unsigned."""
+    return bool(types) and all(ctype.startswith(("uint", "unsigned", "size_t")) for ctype in types)
 
 
 def _types(catalogue: Catalogue, events: Sequence[str], name: str) -> set[str]:

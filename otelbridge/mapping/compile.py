@@ -34,6 +34,9 @@ class File(NamedTuple):
     shipped: bool = False
 
 
+_LISTED = "an id is what a rule stands under in 'spans' or 'machines'; mappings/README.md lists those that ship"
+
+
 @dataclass(slots=True)
 class _Compiled:
     """What all files come to."""
@@ -114,7 +117,7 @@ def _compile(file: File, root: Node, problems: Problems, catalogue: Catalogue, c
     version = found.get("version")
     if version is not None and version.text != "1":
         nodes.problem(version, f"version {version.what} is not known", "this otelbridge reads version 1")
-    scope = nodes.text(found["scope"], "a name") if "scope" in found else ""
+    scope = nodes.named(found["scope"]) if "scope" in found else ""
     readers = _readers(file, root, nodes, Scope(scope, otelbridge.__version__), catalogue, compiled)
     _rules(file, found, readers, compiled)
     _unmapped(found.get("unmapped"), readers, compiled)
@@ -139,9 +142,11 @@ def _readers(file: File, root: Node, nodes: NodeReader, scope: Scope, catalogue:
 def _rules(file: File, found: dict[str, Node], readers: FileReaders, compiled: _Compiled) -> None:
     machines, spans, metrics = MachineReader(readers), SpanReader(readers, compiled.named), MetricReader(readers)
     for key, node in readers.nodes.entries(found.get("machines"), "'machines'"):
+        readers.nodes.named(key, "the id of a machine")
         if _is_new("rules", key, file, readers.nodes, compiled) and (machine := machines.read(key, node)) is not None:
             compiled.machines[key.text] = machine
     for key, node in readers.nodes.entries(found.get("spans"), "'spans'"):
+        readers.nodes.named(key, "the id of a span")
         if _is_new("rules", key, file, readers.nodes, compiled) and (span := spans.read(key, node)) is not None:
             compiled.spans[key.text] = span
     for key, node in readers.nodes.entries(found.get("metrics"), "'metrics'"):
@@ -213,7 +218,7 @@ def _check_named(compiled: _Compiled) -> None:
         name = node.text
         if name and name not in known[wanted] and name not in broken:
             other = f"'{name}' is no {wanted}" if name in known["rule"] else f"there is no {wanted} '{name}'"
-            problem(node, other, did_you_mean(name, known[wanted]))
+            problem(node, other, did_you_mean(name, known[wanted]) or _LISTED)
         circle = _path(compiled, name, inside) if inside else []
         if circle and frozenset(circle) not in told:
             told.add(frozenset(circle))

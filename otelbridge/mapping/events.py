@@ -10,7 +10,15 @@ from otelbridge.mapping import language
 from otelbridge.mapping.attributes import AttributeReader
 from otelbridge.mapping.binding import Binder
 from otelbridge.mapping.evaluators import by_begin
-from otelbridge.mapping.expressions import Reference, Template, Where, compile_expression, compile_template
+from otelbridge.mapping.expressions import (
+    Expression,
+    Reference,
+    Template,
+    Where,
+    compile_expression,
+    compile_template,
+    parse_expression,
+)
 from otelbridge.mapping.key import Key
 from otelbridge.mapping.nodes import NodeReader
 from otelbridge.mapping.rules import Evaluate, Failure, NoteOn
@@ -28,6 +36,17 @@ class EventWith(NamedTuple):
 def condition_text(keys: Mapping[str, Node]) -> str:
     """`when` as it is written, empty for none."""
     return keys["when"].text if "when" in keys else ""
+
+
+def _told(event: str, condition: Expression | None) -> Template:
+    """The description of an error that a mapping gives none: `savevm_section_end: ret < 0 (ret -5)`."""
+    if condition is None:
+        return Template((event,))
+    names = dict.fromkeys(f"{reference.side}.{reference.name}".lstrip(".") for reference in condition.references)
+    pieces: list[str | Expression] = [f"{event}: {condition.text}"]
+    for place, name in enumerate(names):
+        pieces += [f"{', ' if place else ' ('}{name} ", parse_expression(name)]
+    return Template((*pieces, ")") if names else tuple(pieces))
 
 
 class EventReader:
@@ -68,13 +87,12 @@ class EventReader:
         if begins:
             sides |= {"begin": begins, "end": [event]}
         when: Evaluate | None = None
-        if "when" in keys:
-            condition = self._binder.condition(keys["when"], sides)
-            if condition is not None:
-                when = self._bound(partial(compile_expression, condition), condition.references, event, begins)
+        condition = self._binder.condition(keys["when"], sides) if "when" in keys else None
+        if condition is not None:
+            when = self._bound(partial(compile_expression, condition), condition.references, event, begins)
         texts: list[Evaluate] = []
-        for word, otherwise in (("message", ""), ("type", "_OTHER")):
-            template = self._binder.template(keys[word], sides) if word in keys else Template((otherwise,) if otherwise else ())
+        for word, otherwise in (("message", _told(event, condition)), ("type", Template(("_OTHER",)))):
+            template = self._binder.template(keys[word], sides) if word in keys else otherwise
             if template is None:
                 return None
             references = [r for e in template.expressions for r in e.references]

@@ -36,15 +36,21 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 class ExpressionError(ValueError):
-    """The text is no expression of the language. `column` counts from 0 in the text, `length` is what is meant."""
+    """The text is no expression of the language. `column` counts from 0 in the text, `length` is what is meant.
+
+    `others` are further problems of the same text.
+    """
 
     def __init__(self, text: str, column: int = 0, length: int = 1, repair: str = "") -> None:
         super().__init__(text)
         self.column, self.length, self.repair = column, length, repair
+        self.others: tuple[ExpressionError, ...] = ()
 
     def moved(self, columns: int) -> ExpressionError:
         """The same problem in a text that has so many columns before this one."""
-        return ExpressionError(str(self), self.column + columns, self.length, self.repair)
+        moved = ExpressionError(str(self), self.column + columns, self.length, self.repair)
+        moved.others = tuple(other.moved(columns) for other in self.others)
+        return moved
 
 
 class Reference(NamedTuple):
@@ -207,9 +213,7 @@ class _Types:
         if isinstance(node, ast.UnaryOp):
             return "truth" if isinstance(node.op, ast.Not) else self._arithmetic(node, node.operand)
         if isinstance(node, ast.BoolOp):
-            for value in node.values:
-                self.of(value)
-            return "truth"
+            return self._one_of(node)
         if isinstance(node, ast.Compare):
             self._compare(node)
             return "truth"
@@ -219,7 +223,33 @@ class _Types:
         for part in parts:
             if self.of(part) == "text":
                 raise _refused(part, self._text, "is text, and only integers can be computed with")
+        if isinstance(whole, ast.BinOp) and isinstance(whole.op, ast.FloorDiv) and _number(whole.right) == 0:
+            error = _refused(whole, self._text, "divides by 0, so it never has a value")
+            error.repair = "divide by another number, or by an argument"
+            raise error
         return "integer" if whole is not None else "any"
+
+    def _one_of(self, node: ast.BoolOp) -> str:
+        """The type of `and` or `or`, which give one of their sides; truths count as integers beside these."""
+        known: dict[str, ast.expr] = {}
+        errors: list[ExpressionError] = []
+        for value in node.values:
+            try:
+                known.setdefault(self.of(value), value)
+            except ExpressionError as wrong:
+                # The other sides are looked at too, so that all of them are told.
+                errors += [wrong, *wrong.others]
+        if errors:
+            errors[0].others = tuple(errors[1:])
+            raise errors[0]
+        if {"integer", "text"} <= known.keys():
+            later = max((known["integer"], known["text"]), key=node.values.index)
+            what, other = ("an integer", "text") if later is known["integer"] else ("text", "an integer")
+            word = "and" if isinstance(node.op, ast.And) else "or"
+            error = _refused(later, self._text, f"is {what}, but '{word}' gives one of its sides, and another one is {other}")
+            error.repair = "compare both, for example id != '' and section_id > 0"
+            raise error
+        return next((kind for kind in ("any", "text", "integer") if kind in known), "truth")
 
     def _compare(self, node: ast.Compare) -> None:
         left = node.left

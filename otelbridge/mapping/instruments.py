@@ -89,10 +89,12 @@ class InstrumentReader:
 
     def _by(self, node: Node | None, attributes: Iterable[str]) -> tuple[str, ...]:
         known = [*attributes, "qemu.event.begin", "qemu.event.end"]
-        found = []
+        found: list[str] = []
         for part in self._nodes.items(node, "'by'"):
             name = self._nodes.text(part, "an attribute")
             if name and name not in known:
                 self._nodes.problem(part, f"the span has no attribute '{name}'", did_you_mean(name, known))
+            if name and name in found:
+                self._nodes.problem(part, f"'by' names the attribute '{name}' twice", "remove one of the two")
             found.append(name)
         return tuple(found)

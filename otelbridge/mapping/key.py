@@ -78,6 +78,27 @@ def _part(
             )
             return None
         begin, end = both["begin"], both["end"]
+        if not ends:
+            nodes.problem(
+                end, "'end' of a key has no meaning here: no event ends the span", f"write {{{name.text}: EXPRESSION}}"
+            )
+            return None
     first = binder.expression(begin, {"": begins})
     second = binder.expression(end, {"": ends}) if ends and first is not None else first
-    return None if first is None or second is None else _Part(name.text, first, second)
+    if first is None or second is None:
+        return None
+    if ends:
+        _check_sides(nodes, value, binder.check(first, {"": begins}), binder.check(second, {"": ends}))
+    return _Part(name.text, first, second)
+
+
+def _check_sides(nodes: NodeReader, value: Node, begin: str, end: str) -> None:
+    """A text and a number are never the same, so a begin and an end with these types would never meet."""
+    if "any" in (begin, end) or (begin == "text") == (end == "text"):
+        return
+    words = {True: "text", False: "an integer"}
+    nodes.problem(
+        value,
+        f"the begin tells {words[begin == 'text']} here and the end {words[end == 'text']}, so they never belong together",
+        "name arguments of one type on both sides",
+    )

@@ -56,7 +56,9 @@ SPAN: Section = {
     "timeout": Key("duration", "After so long in the time of the events the span is given up as incomplete."),
     "inside": Key("rule or list of rules", "The parent: the open span of the first of these rules that has one."),
     "attributes": Key(
-        "attributes", "Attributes of the span. A bare name is an argument of the begin, `end.name` one of the end."
+        "attributes",
+        "Attributes of the span. A bare name is an argument of the begin, `end.name` one of the end. The names "
+        "`qemu.event.begin`, `qemu.event.end`, `error.type` and `otelbridge.*` are otelbridge's own.",
     ),
     "events": Key("events with `attributes`, `when`, `error`", "What is put into the open span as a span event."),
     "links": Key(
@@ -76,10 +78,16 @@ END: Section = {
 
 ERROR: Section = {
     "when": Key(
-        "expression", "Only then it is an error. Bare names are arguments of the event itself, `begin.name` ones of the begin."
+        "expression",
+        "Only then it is an error. Bare names are arguments of the event itself; where it ends the span, `begin.name` ones of "
+        "the begin.",
     ),
     "type": Key("text", "The attribute `error.type`; `{name}` puts in an argument."),
-    "message": Key("text", "The description of the status; `{name}` puts in an argument."),
+    "message": Key(
+        "text",
+        "The description of the status; `{name}` puts in an argument. Unless given, the event's name and, under a condition, "
+        "that and the arguments it reads.",
+    ),
 }
 
 EVENT: Section = {
@@ -125,7 +133,7 @@ MACHINE: Section = {
     "kind": Key("kinds by role", "The root span's kind; internal for a role that is not named."),
     "unknown_state": Key("keep | drop", "Whether a state that the file does not name gets a span; `keep` unless given."),
     "reasons": Key("expressions by event", "The last such text describes the error if the machine ends in one."),
-    "attributes": Key("attributes", "Attributes of the root span, as they are when it ends."),
+    "attributes": Key("attributes", "Attributes of the root span, as they are when it ends; names as for spans."),
     "states": Key("{attributes, duration}", "Attributes and histogram of the states' spans."),
     "events": Key("events with `attributes`, `when`", "What is put into the open root span as a span event."),
     "duration": Key("{histogram: metric, by: [attributes]}", "A histogram of the length of the root spans."),
@@ -134,16 +142,22 @@ MACHINE: Section = {
 }
 
 STATES: Section = {"attributes": SPAN["attributes"], "duration": SPAN["duration"]}
-FINAL: Section = {"error": Key("text", "The attribute `error.type`.", required=True), "message": ERROR["message"]}
+FINAL: Section = {
+    "error": Key("text", "The attribute `error.type`.", required=True),
+    "message": Key("text", "The description of the status; the state's name unless given."),
+}
 COMPLETED: Section = {"counter": Key("metric", "The name of the metric.", required=True), "by": DURATION["by"]}
 
 METRIC: Section = {
     "counter": Key("event or list of events", "Adds `add`, or 1, for each event."),
     "gauge": Key("event or list of events", "Sets the gauge to `set`."),
     "histogram": Key("event or list of events", "Records `record`."),
-    "add": Key("expression or list of arguments", "What the counter adds; of a list the first argument that this QEMU has."),
+    "add": Key(
+        "expression or list of arguments",
+        "What the counter adds; of a list the first argument that this QEMU has. Negative values are left out and told.",
+    ),
     "set": Key("expression or list of arguments", "What the gauge is set to."),
-    "record": Key("expression or list of arguments", "What the histogram records."),
+    "record": Key("expression or list of arguments", "What the histogram records; negative values are left out and told."),
     "unit": Key("UCUM unit", "The unit, for example `By`, `s`, `{page}`.", required=True),
     "description": Key("text", "One sentence for the backend."),
     "when": Key("expression", "Only then."),
@@ -197,6 +211,12 @@ PSEUDO_ARGUMENTS = {
     "begin_event": "the name of the event that began the span",
     "end_event": "the name of the event that ended it",
 }
+
+RESERVED = ("qemu.event.begin", "qemu.event.end", "error.type", "otelbridge.*")
+"""Attributes that otelbridge itself sets on spans; `*` stands for any rest."""
+
+RESERVED_IN_METRICS = ("otel.metric.overflow",)
+"""Those of the series of a metric."""
 
 KINDS = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from otelbridge.mapping import language
+from otelbridge.mapping.attributes import check_together
 from otelbridge.mapping.evaluators import fixed
 from otelbridge.mapping.expressions import Template, compile_expression, compile_template
 from otelbridge.mapping.readers import FileReaders
@@ -49,7 +50,7 @@ class MachineReader:
         )
         attributes, by_state, names = self._attributes(keys.get("attributes"), event)
         states = nodes.keys(keys["states"], language.STATES, "'states'") if "states" in keys else {}
-        state_attributes = readers.attributes.of_one(states.get("attributes"), event)
+        state_attributes = readers.attributes.of_one(states.get("attributes"), event, language.RESERVED)
         unknown = (
             nodes.choice(keys["unknown_state"], ["keep", "drop"], "'unknown_state'") if "unknown_state" in keys else "keep"
         )
@@ -99,7 +100,7 @@ class MachineReader:
         template = self._binder.template(keys["message"], {"": [event]}) if "message" in keys else Template((key.text,))
         if template is None or "error" not in keys:
             return None
-        kind = self._nodes.text(keys["error"], "a type")
+        kind = self._nodes.named(keys["error"], "a type")
         return Failure(None, compile_template(template, self._binder.one(event)), fixed(kind))
 
     def _roles(self, node: Node | None) -> dict[str, tuple[str, ...]]:
@@ -136,7 +137,7 @@ class MachineReader:
         """The attributes that the event gives, those that the states passed through give, and all names."""
         plain, by_state, names = [], [], []
         where = self._binder.one(event)
-        for key, value in self._nodes.entries(node, "'attributes'"):
+        for key, value in self._readers.attributes.named(node, language.RESERVED):
             names.append(key.text)
             if value.kind == "map" and any(k.text == "by_state" for k, _ in value.entries):
                 by_state.append((key.text, *self._by_state(value)))
@@ -150,6 +151,6 @@ class MachineReader:
         """`{by_state: {state: value}, otherwise: value}`."""
         nodes = self._nodes
         keys = nodes.keys(node, language.ATTRIBUTE, "an attribute")
-        nodes.only_one_of(keys, ("by_state", "from", "value", "ordinal"))
+        check_together(nodes, keys, "by_state")
         values: dict[str, Value] = {k.text: nodes.text(v, "a value") for k, v in nodes.entries(keys["by_state"], "'by_state'")}
         return values, nodes.text(keys["otherwise"], "a value") if "otherwise" in keys else None

@@ -96,12 +96,14 @@ class MetricReader:
             if not given or not self._numbers(keys[operation], given, events):
                 return None
             if operation == "add" and all(e.plain_name for e in given):
-                names = tuple(e.plain_name for e in given if e.plain_name and self._binder.has([event], e.plain_name))
+                plain = [e.plain_name for e in given if e.plain_name and self._binder.has([event], e.plain_name)]
+                if all(self._binder.is_never_negative([event], name) for name in plain):
+                    names = tuple(plain)
             # What is only summed must not make its event a row; it gets its place when all rules are known.
             summed = names and "when" not in keys
             value = _unplaced if summed else first([compile_expression(e, where) for e in given])
         attributes, constant = [], True
-        for key, node in self._nodes.entries(keys.get("attributes"), "'attributes'"):
+        for key, node in self._readers.attributes.named(keys.get("attributes"), language.RESERVED_IN_METRICS):
             attribute = self._readers.attributes.attribute(node, {"": events}, where)
             if attribute is not None:
                 attributes.append((key.text, attribute[0]))

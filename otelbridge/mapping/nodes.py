@@ -90,6 +90,13 @@ class NodeReader:
             return ""
         return node.text
 
+    def named(self, node: Node, what: str = "a name") -> str:
+        """A scalar with something in it; empty where something else stands."""
+        name = self.text(node, what)
+        if node.kind == "text" and not name.strip():
+            self.problem(node, f"{what} is expected here, but an empty text stands here", "for example my.name")
+        return name
+
     def choice(self, node: Node, words: Iterable[str], what: str) -> str | None:
         """One of some words."""
         known = list(words)

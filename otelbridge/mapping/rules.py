@@ -226,7 +226,8 @@ class MetricRule(NamedTuple):
         event: The event.
         operation: `add` to a sum, `set` a gauge, `record` into a histogram.
         value: What is added, set or recorded; None adds 1.
-        argument: Where the value is nothing but an argument: its names, the first that exists counts; else empty.
+        argument: Where the value is nothing but an argument that is never negative: its names, the first that exists counts;
+            else empty. A sum of several would not tell which of them a counter must leave out.
         when: Only then.
         attributes: Of the series.
         constant: The attributes do not depend on the event.

@@ -152,7 +152,7 @@ _MORE: dict[str, Schema] = {
     },
     "attribute": {
         "oneOf": [{"required": [word]} for word in ("from", "value", "ordinal", "by_state")],
-        "dependentRequired": {"remembered_by": ["from"], "otherwise": ["by_state"]},
+        "dependentRequired": {word: ["from"] for word in ("remembered_by", "unless", "as")} | {"otherwise": ["by_state"]},
     },
 }
 """What holds between the keys of a section."""

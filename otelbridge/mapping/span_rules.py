@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
 from otelbridge.mapping import language
+from otelbridge.mapping.attributes import check_together
 from otelbridge.mapping.binding import Sides
 from otelbridge.mapping.evaluators import key_of
 from otelbridge.mapping.events import EventWith, condition_text
@@ -69,7 +70,7 @@ class SpanReader:
         inside = self._inside(keys.get("inside"), rule_id)
         return SpanRule(
             id=rule_id,
-            name=nodes.text(keys["name"], "a name") if "name" in keys else rule_id,
+            name=nodes.named(keys["name"]) if "name" in keys else rule_id,
             kind=language.KINDS[nodes.choice(keys["kind"], language.KINDS, "'kind'") or "internal"]
             if "kind" in keys
             else INTERNAL,
@@ -149,7 +150,7 @@ class SpanReader:
         sides: dict[str, Sequence[str]] = {"": begins, "begin": begins}
         if ends:
             sides["end"] = ends
-        for key, value in self._nodes.entries(node, "'attributes'"):
+        for key, value in self._readers.attributes.named(node, language.RESERVED):
             names.append(key.text)
             if value.kind == "map" and any(k.text == "ordinal" for k, _ in value.entries):
                 machine = self._ordinal(value)
@@ -162,7 +163,7 @@ class SpanReader:
     def _ordinal(self, node: Node) -> str | None:
         """The machine within whose open span the spans are numbered."""
         keys = self._nodes.keys(node, language.ATTRIBUTE, "an attribute")
-        self._nodes.only_one_of(keys, ("ordinal", "from", "value", "by_state", "remembered_by"))
+        check_together(self._nodes, keys, "ordinal")
         return self._name(keys["ordinal"], "a machine", "machine") if "ordinal" in keys else None
 
     def _bind(

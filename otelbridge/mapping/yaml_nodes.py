@@ -30,7 +30,7 @@ def _checked(text: str, path: str, problems: Problems) -> Node | None:
     except ReaderError as error:
         problems.add(_character(error, text, path), f"this is not YAML: {_reason(error)}", "remove that character")
     except yaml.YAMLError as error:
-        problems.add(_marked(error, path), f"this is not YAML: {_reason(error)}", "check quotes, brackets and indentation")
+        problems.add(*_told(error, path))
     except _BoundError as error:
         problems.add(error.location, error.text, error.repair)
     return None
@@ -160,6 +160,15 @@ def _character(error: ReaderError, text: str, path: str) -> Location:
     """Where the character stands that cannot be read. Loaders count differently, so it is looked for."""
     before = text[: max(0, text.find(chr(error.character)))]
     return Location(path, before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def _told(error: yaml.YAMLError, path: str) -> tuple[Location, str, str]:
+    """Where, why and what to do. A quote that is not closed is one where it opens: the end of the file tells nothing."""
+    opening = getattr(error, "context_mark", None)
+    if opening is not None and "quoted scalar" in _reason(error) and "end of stream" in _reason(error):
+        place = Location(path, opening.line + 1, opening.column + 1)
+        return place, "this is not YAML: the quote that opens here is never closed", "close it where the text ends"
+    return _marked(error, path), f"this is not YAML: {_reason(error)}", "check quotes, brackets and indentation"
 
 
 def _marked(error: yaml.YAMLError, path: str) -> Location:

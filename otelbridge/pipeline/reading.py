@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -174,6 +175,12 @@ def _note(notes: list[str], trace: TraceInput, reading: Reading) -> None:
     overflowed = sorted({metric for engine in reading.engines.values() for metric in engine.overflowed})
     words = "has too many series; the rest is in one with otel.metric.overflow=true."
     notes += [f"{name}: the metric {metric} {words}" for metric in overflowed]
+    left_out = sum((Counter(engine.left_out) for engine in reading.engines.values()), Counter())
+    notes += [
+        f"{name}: the metric {metric} goes without negative values (left out: {number}), because a counter only grows and a "
+        "histogram has none below 0; a 'gauge' takes them."
+        for metric, number in sorted(left_out.items())
+    ]
     if len(reading.engines) > 1 and not reading.processes.ids:
         notes.append(
             f"{name}: {len(reading.engines)} processes seem to have written into it; which thread is whose is a guess."

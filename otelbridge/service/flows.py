@@ -370,6 +370,7 @@ class Flow:
         counts.update(
             bytes=self.stream.bytes, bytes_refused=self.stream.bytes_unread, spans=account.finished,
             incomplete=account.incomplete, not_kept=account.not_kept, points=self.stream.points_made,
+            left_out=self.stream.values_left_out,
         )  # fmt: skip
         counts.update({f"full {table}": number for table, number in self.stream.overflows.items()})
         if self.stream.format:

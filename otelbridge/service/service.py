@@ -54,6 +54,7 @@ COUNTED = {
     "incomplete": "otelbridge.engine.spans_incomplete",
     "not_kept": "otelbridge.engine.spans_not_kept",
     "points": "otelbridge.engine.points_made",
+    "left_out": "otelbridge.engine.values_left_out",
     "ends": "otelbridge.engine.streams_ended",
     "failed": "otelbridge.engine.streams_failed",
     **{stat.bucket: stat.name for stat in STATS if stat.bucket},

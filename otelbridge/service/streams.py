@@ -116,6 +116,12 @@ class Stream:
         return self._open.ended_points + sum(engine.points_made for engine in self._open.reading.engines.values())
 
     @property
+    def values_left_out(self) -> int:
+        """Negative values that counters and histograms did not take."""
+        engines = self._open.reading.engines.values() if self._open else ()
+        return sum(sum(engine.left_out.values()) for engine in engines)
+
+    @property
     def overflows(self) -> Counter[str]:
         """How often a table was full, by its name."""
         found: Counter[str] = Counter()

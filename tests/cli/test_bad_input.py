@@ -388,3 +388,17 @@ def test_an_unknown_command_is_said() -> None:
     assert done.code == 2
     assert_one_message(done)
     assert "convrt" in done.err
+
+
+def test_negative_amounts_of_a_counter_are_told_with_its_name(tmp_path: Path) -> None:
+    log, mapping = tmp_path / "one.log", tmp_path / "my.yaml"
+    log.write_text(
+        "".join(f"1@1795409540.43119{n}:savevm_section_end ram, section_id 2 -> {ret}\n" for n, ret in enumerate((-5, 3)))
+    )
+    mapping.write_text('version: 1\nscope: my\nmetrics:\n  my.sum: {counter: savevm_section_end, add: ret, unit: "1"}\n')
+    done = call("convert", log, "--mapping", mapping, "--to", f"file:{tmp_path / 'out'}")
+    assert " ".join(done.err.split()).count("the metric my.sum goes without negative values (left out: 1), because") == 1, (
+        done.err
+    )
+    points = (tmp_path / "out" / "metrics.jsonl").read_text()
+    assert ('"name":"my.sum"' in points, '"asInt":"3"' in points, '"asInt":"-' in points) == (True, True, False)

@@ -169,6 +169,43 @@ def test_the_number_of_open_migrations_goes_back_to_zero(last: str | None) -> No
     assert (seen.last("active").metric.kind, seen.last("active").metric.monotonic) == ("sum", False)
 
 
+# --- negative values ----------------------------------------------------------------------------------------
+
+AMOUNTS = lines(*((10 + n, 1, f"savevm_section_end s, section_id 1 -> {ret}") for n, ret in enumerate((-5, 3, -7, 4))))
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [
+        ("counter: savevm_section_end, add: ret", 7),
+        ("counter: savevm_section_end, add: ret * 1", 7),
+        ("counter: savevm_section_end, add: ret, when: section_id == 1", 7),
+        ("counter: savevm_section_end, add: ret, attributes: {n: section_id}", 7),
+        ("gauge: savevm_section_end, set: ret", 4),
+    ],
+)
+def test_a_counter_never_goes_down_and_what_it_does_not_take_is_told(rule: str, value: int) -> None:
+    mapping = rules(f"metrics: {{c: {{{rule}, unit: x}}}}")
+    live = Live(mapping)
+    for batch in batches(mapping, [text_of(AMOUNTS)]):
+        live.feed(batch)
+    live.finish()
+    assert [p.value for p in live.points if p.metric.name == "c"][-1] == value
+    assert live.engine.left_out == ({} if rule.startswith("gauge") else {"c": 2})
+
+
+def test_a_histogram_takes_no_negative_value() -> None:
+    mapping = rules("metrics: {h: {histogram: savevm_section_end, record: ret, unit: x}}")
+    live = Live(mapping)
+    for batch in batches(mapping, [text_of(AMOUNTS)]):
+        live.feed(batch)
+    live.finish()
+    value = next(p.value for p in reversed(live.points) if p.metric.name == "h")
+    assert isinstance(value, Histogram)
+    assert (value.count, value.sum, value.min, value.zero_count) == (2, 7, 3, 0)
+    assert live.engine.left_out == {"h": 2}
+
+
 # --- bounds -------------------------------------------------------------------------------------------------
 
 

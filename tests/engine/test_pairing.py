@@ -308,3 +308,33 @@ def test_of_too_many_open_spans_the_oldest_is_given_up(monkeypatch: pytest.Monke
     assert seen.open == 3
     assert [length_ms(s) for s in seen.spans if incomplete(s)][:2] == [30, 30]
     assert len(seen.spans) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("", "savevm_section_end"),
+        ("type: section", "savevm_section_end"),
+        ("when: ret < 0", "savevm_section_end: ret < 0 (ret -5)"),
+        (
+            "when: ret < 0 and begin.id == end.id",
+            "savevm_section_end: ret < 0 and begin.id == end.id (ret -5, begin.id s, end.id s)",
+        ),
+    ],
+)
+def test_an_error_without_a_message_is_told_by_its_event_and_what_it_read(error: str, message: str) -> None:
+    rule = f"spans: {{s: {{begin: savevm_section_start, end: {{savevm_section_end: {{error: {{{error}}}}}}}}}}}"
+    log = lines((10, 1, "savevm_section_start s, section_id 1"), (11, 1, "savevm_section_end s, section_id 1 -> -5"))
+    span = run(rule, log).only("s")
+    assert (span.status, span.message) == (ERROR, message)
+
+
+def test_a_span_event_that_is_an_error_is_told_by_its_name() -> None:
+    rule = "spans: {s: {begin: savevm_section_start, end: savevm_section_end, events: {savevm_section_skip: {error: }}}}"
+    events = (
+        "savevm_section_start s, section_id 1",
+        "savevm_section_skip s, section_id 1",
+        "savevm_section_end s, section_id 1 -> 0",
+    )
+    span = run(rule, lines(*((10 + n, 1, event) for n, event in enumerate(events)))).only("s")
+    assert (span.status, span.message) == (ERROR, "savevm_section_skip")

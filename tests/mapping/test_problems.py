@@ -53,6 +53,19 @@ my.yaml:5:13: error: there is no rule 'migraton'
     )
 
 
+def test_a_parent_like_no_rule_is_told_where_rules_are_listed() -> None:
+    text = f"{HEAD}spans:\n  my.span:\n    inside: nope\n{PAIR}"
+    assert said_of(File("my.yaml", text), *shipped_files()) == (
+        """\
+my.yaml:5:13: error: there is no rule 'nope'
+  5 |      inside: nope
+    |              ^^^^
+  help: an id is what a rule stands under in 'spans' or 'machines'; mappings/README.md lists those that ship
+
+1 problem in my.yaml; nothing was loaded."""
+    )
+
+
 def test_what_counts_in_a_machine_must_be_a_machine() -> None:
     keys = "    keep: {slowest: 0, per: loadvm}\n    attributes: {my.n: {ordinal: loadvm}}\n"
     text = f"{HEAD}spans:\n  my.span:\n{keys}{PAIR}"
