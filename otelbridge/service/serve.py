@@ -14,6 +14,7 @@ from types import FrameType
 import otelbridge
 from otelbridge.errors import LocatedError, OtelbridgeError
 from otelbridge.records import SECOND_NS
+from otelbridge.service import memory
 from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
 from otelbridge.service.health import HealthServer
@@ -29,6 +30,7 @@ HISTOGRAMS = frozenset(stat.name for stat in STATS if stat.kind == "histogram")
 WATCH_S = 2.0
 """How often the files of the configuration are looked at for a change."""
 _STATUS_S = 10.0
+_GIVE_BACK_S = 60.0
 _PROBLEMS_TOLD = 20
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask for the end."""
@@ -83,6 +85,7 @@ def serve(config: ServiceConfig, load: Callable[[], ServiceConfig], env: Mapping
         OtelbridgeError: It cannot begin: the mappings, the outbox or the health server's address.
         KeyboardInterrupt: SIGINT has ended it, as cleanly.
     """
+    memory.bound()
     asked = Asked()
     with ExitStack() as stack:
         stack.enter_context(asked.listening())
@@ -133,6 +136,7 @@ class _Loop:
         self._asked, self._notifier, self._watch = asked, notifier, watch
         self._longest_s = SCAN_S if notifier.beat_ns is None else min(SCAN_S, notifier.beat_ns / SECOND_NS)
         self._told_s = 0.0
+        self._given_back_s = time.monotonic()
 
     def run(self, load: Callable[[], ServiceConfig]) -> None:
         self._notifier.ready()
@@ -158,6 +162,9 @@ class _Loop:
             self._told_s = now_s
             self._log.tick()
             self._notifier.status(self._service.words)
+        if now_s - self._given_back_s >= _GIVE_BACK_S:
+            self._given_back_s = now_s
+            memory.give_back()
 
     def _reload(self, load: Callable[[], ServiceConfig]) -> None:
         self._notifier.reloading()
