@@ -18,6 +18,9 @@ _EVENT = re.compile(
 )
 
 
+_ISO_STAMP = "2026-11-23T04:30:01.123456Z "
+
+
 class Look(NamedTuple):
     """What the first bytes of a log show.
 
@@ -25,15 +28,27 @@ class Look(NamedTuple):
         first: The first event's line, empty if none was found.
         stamp: How its time is written: `number` for `19625@…`, `iso`, or None for events without any.
         events: Whether any event was found.
+        front: A pattern of what something else put in front of every line, empty where nothing did.
     """
 
     first: bytes
     stamp: str | None
     events: bool
+    front: bytes = b""
 
 
 def look_at(head: bytes, is_event: Callable[[str], bool]) -> Look:
     """What the beginning of a text log shows. The first event with a stamp counts, else the first without."""
+    look = _look(head, is_event)
+    if look.stamp is not None and look.first.find(b"Z ", len(_ISO_STAMP)) < 0:
+        return look
+    from otelbridge.readers.fronts import front_of, without_front  # noqa: PLC0415  # most logs have nothing in front
+
+    front = front_of(head, is_event)
+    return _look(without_front(head, front), is_event)._replace(front=front) if front else look
+
+
+def _look(head: bytes, is_event: Callable[[str], bool]) -> Look:
     first = b""
     for found in _EVENT.finditer(head):
         if not is_event(found["name"].decode("ascii")):
