@@ -1,8 +1,8 @@
 """Text that something else put in front of every line of a log on its way: a time, a stream's name, a container's name.
 
-    2026-11-23T04:26:05.397527123Z 19625@1795407950.847563:migrate_set_state new state setup            kubectl logs --timestamps
+    2026-11-23T04:26:05.397527123Z 19625@1795407950.847563:migrate_set_state new state setup          kubectl logs --timestamps
     2026-11-23T04:26:05.397527123Z stderr F 2026-11-23T04:26:05.397401Z migrate_set_state new state setup      a CRI log file
-    vm1  | 19625@1795407950.847563:migrate_set_state new state setup                                          docker compose logs
+    vm1  | 19625@1795407950.847563:migrate_set_state new state setup                                        docker compose logs
 
 The event's own stamp is its time, so such a front is only taken away. What a front is, the beginning of the log tells: it must
 be the same, but for the times in it, before most events there. A single line with text before its event is a torn one.

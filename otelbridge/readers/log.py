@@ -241,6 +241,8 @@ class LogReader:
 
     def _finish_partial(self) -> None:
         line = bytes(self._partial)
+        if not self._lines:
+            line = line.removeprefix(b"\xef\xbb\xbf")
         self._partial.clear()
         if self._overlong:
             self._overlong = False

@@ -24,3 +24,8 @@ def test_a_front_changes_nothing(recordings: Path, tmp_path: Path, log: str, fro
         assert run("convert", folder / "src.log", "--to", f"file:{folder / 'out'}").code == 0
         outputs.append((folder / "out" / "traces.jsonl").read_bytes())
     assert outputs[0] == outputs[1]
+
+
+def test_a_byte_order_mark_is_no_damage(recordings: Path, tmp_path: Path) -> None:
+    (tmp_path / "src.log").write_bytes(b"\xef\xbb\xbf" + (recordings / "debian-7.2/precopy-busy/src.log").read_bytes())
+    assert run("convert", tmp_path / "src.log", "--to", f"file:{tmp_path / 'out'}").code == 0
