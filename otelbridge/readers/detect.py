@@ -13,7 +13,8 @@ from otelbridge.readers.open import shown
 # 2026-11-23T04:30:01.123456Z migrate_set_state new state setup
 # migrate_set_state new state setup
 _EVENT = re.compile(
-    rb"(?:^(?:\xef\xbb\xbf)?|[\n\0])(?P<line>(?:(?P<number>\d{1,10}@)\d{1,11}\.\d{6}:|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )+)?"
+    rb"(?:^(?:\xef\xbb\xbf)?|[\n\0])(?P<line>"
+    rb"(?:(?P<number>\d{1,10}@)\d{1,11}\.\d{6}:|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )+)?"
     rb"(?P<name>[A-Za-z_]\w*)(?=[ \r\n]|\Z)[^\r\n]*)"
 )
 
