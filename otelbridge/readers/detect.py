@@ -13,9 +13,13 @@ from otelbridge.readers.open import shown
 # 2026-11-23T04:30:01.123456Z migrate_set_state new state setup
 # migrate_set_state new state setup
 _EVENT = re.compile(
-    rb"(?:^|[\n\0])(?P<line>(?:(?P<number>\d{1,10}@)\d{1,11}\.\d{6}:|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )+)?"
+    rb"(?:^(?:\xef\xbb\xbf)?|[\n\0])(?P<line>"
+    rb"(?:(?P<number>\d{1,10}@)\d{1,11}\.\d{6}:|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )+)?"
     rb"(?P<name>[A-Za-z_]\w*)(?=[ \r\n]|\Z)[^\r\n]*)"
 )
+
+
+_ISO_STAMP = "2026-11-23T04:30:01.123456Z "
 
 
 class Look(NamedTuple):
@@ -25,15 +29,27 @@ class Look(NamedTuple):
         first: The first event's line, empty if none was found.
         stamp: How its time is written: `number` for `19625@…`, `iso`, or None for events without any.
         events: Whether any event was found.
+        front: A pattern of what something else put in front of every line, empty where nothing did.
     """
 
     first: bytes
     stamp: str | None
     events: bool
+    front: bytes = b""
 
 
 def look_at(head: bytes, is_event: Callable[[str], bool]) -> Look:
     """What the beginning of a text log shows. The first event with a stamp counts, else the first without."""
+    look = _look(head, is_event)
+    if look.stamp is not None and look.first.find(b"Z ", len(_ISO_STAMP)) < 0:
+        return look
+    from otelbridge.readers.fronts import front_of, without_front  # noqa: PLC0415  # most logs have nothing in front
+
+    front = front_of(head, is_event)
+    return _look(without_front(head, front), is_event)._replace(front=front) if front else look
+
+
+def _look(head: bytes, is_event: Callable[[str], bool]) -> Look:
     first = b""
     for found in _EVENT.finditer(head):
         if not is_event(found["name"].decode("ascii")):

@@ -88,6 +88,7 @@ class Parts(NamedTuple):
         thread: The thread that wrote the whole file.
         numbers_are_threads: False for QEMU 3.1 and older.
         numbers: Events by their number in a trace-events file.
+        front: A pattern of what stands in front of every line of a log, empty for nothing.
     """
 
     plan: Plan
@@ -101,6 +102,7 @@ class Parts(NamedTuple):
     thread: int | None = None
     numbers_are_threads: bool = True
     numbers: Mapping[int, str] | None = None
+    front: bytes = b""
 
 
 Wanted = Mapping[str, Sequence[str]]
@@ -128,10 +130,15 @@ class Format(NamedTuple):
 
 
 def _log(parts: Parts) -> Reader:
-    return LogReader(
+    log = LogReader(
         parts.plan, parts.is_event, parts.decode_sums,
         assume_start_ns=parts.assume_start_ns, thread=parts.thread, numbers_are_threads=parts.numbers_are_threads,
     )  # fmt: skip
+    if not parts.front:
+        return log
+    from otelbridge.readers.fronts import FrontReader  # noqa: PLC0415  # most logs have nothing in front
+
+    return FrontReader(log, parts.front)
 
 
 def _simple(parts: Parts) -> Reader:

@@ -12,8 +12,8 @@ from otelbridge.readers.detect import Look, look_at
 
 # src-25397.log  vm-12.log.gz
 _THREAD_FILE = re.compile(r"(?P<stem>.+)-(?P<thread>\d+)(?P<rest>\.[A-Za-z.]+)$")
-# 19625@1795407950.847563:migrate_set_state new state setup
-_NUMBERED = re.compile(rb"(?:^|\n)(\d+)@\d+\.\d{6}:")
+# 19625@1795407950.847563:migrate_set_state new state setup, whatever something else put in front of it
+_NUMBERED = re.compile(rb"(?<!\d)(\d{1,10})@\d{1,11}\.\d{6}:")
 
 
 _HEAD_BYTES = 16

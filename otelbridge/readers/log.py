@@ -54,7 +54,7 @@ _LINE = re.compile(
     rb"(?P<name>[A-Za-z_]\w*)(?: (?P<raw>.*))?",
     re.DOTALL,
 )
-_EVENT_START = re.compile(rb"(?:\d{1,10}@\d{1,11}\.\d{6}:|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )(?=([A-Za-z_]\w*))")
+EVENT_START = re.compile(rb"(?:\d{1,10}@\d{1,11}\.\d{6}:|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )(?=([A-Za-z_]\w*))")
 # 2026-11-23T04:34:54.313813Z 2026-11-23T04:34:54.313813Z vmstate_downtime_save type=…
 _TWO_STAMPS = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?Z )(?=[A-Za-z_])"
@@ -241,6 +241,8 @@ class LogReader:
 
     def _finish_partial(self) -> None:
         line = bytes(self._partial)
+        if not self._lines:
+            line = line.removeprefix(b"\xef\xbb\xbf")
         self._partial.clear()
         if self._overlong:
             self._overlong = False
@@ -584,7 +586,7 @@ class LogReader:
         signs = line.count(b"@") + line.count(b"Z ")
         if signs <= (found is not None and bool(found["thread"] or found["iso"])):
             return False
-        return any(self._begins(line, start) for start in _EVENT_START.finditer(line, 1))
+        return any(self._begins(line, start) for start in EVENT_START.finditer(line, 1))
 
     def _other(self, line: bytes, found: re.Match[bytes] | None) -> None:
         two = _TWO_STAMPS.match(line)
@@ -613,7 +615,7 @@ class LogReader:
             self._hole_bytes += line.count(b"\0")
         # What stands before a hole is cut; only what ends with the line is whole.
         last = pieces[-1]
-        starts = [start.start() for start in _EVENT_START.finditer(last) if self._begins(last, start)]
+        starts = [start.start() for start in EVENT_START.finditer(last) if self._begins(last, start)]
         # 25088@1795407950.1:migration_socket_incoming_accepted25078@1795407950.2:migration_socket_outgoing_connected hostname=h
         lines = [_LINE.fullmatch(last[start:end]) for start, end in pairwise([*starts, len(last)])]
         events = [(found, event) for found in lines if found is not None and (event := self._event(found["name"])) is not None]

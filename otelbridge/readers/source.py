@@ -227,6 +227,7 @@ def reader_of(
     decode_sums: Callable[[str, bytes], tuple[Any, ...] | None],
     declared: Callable[[str], None],
     thread: int | None = None,
+    front: bytes = b"",
 ) -> Reader:
     """A reader for one file of a trace.
 
@@ -238,11 +239,12 @@ def reader_of(
         decode_sums: Gives the arguments of `plan.sums[event]`.
         declared: Told of each event that the input declares.
         thread: The thread that wrote the whole file, where its name tells it.
+        front: A pattern of what stands in front of every line of a log.
     """
     return FORMATS[format_].reader(
         Parts(
             plan, told.catalogue.is_event, decode_sums, declared, times.offset_ns, times.not_after_ns, times.zone,
-            times.assume_start_ns, thread, told.qemu_version != "3.1.0", told.numbers,
+            times.assume_start_ns, thread, told.qemu_version != "3.1.0", told.numbers, front,
         )
     )  # fmt: skip
 
@@ -292,7 +294,10 @@ class Source:
         return parts[0] if len(parts) == 1 else merged(parts)
 
     def _part(self, path: str, thread: int | None) -> Iterator[Batch]:
-        reader = reader_of(self._trace.format, self._told, self._times, self._plan, self._decode_sums, self._declared, thread)
+        trace = self._trace
+        reader = reader_of(
+            trace.format, self._told, self._times, self._plan, self._decode_sums, self._declared, thread, trace.look.front
+        )
         self._readers.append(reader)
         source = opened(path)
         try:

@@ -355,7 +355,7 @@ class _Opened:
         self._only_heard = ARGUMENTS.keys() - plan.rows.keys() - plan.sums.keys()
         rows = {**plan.rows, **dict.fromkeys(self._only_heard, ())}
         self.reader: Reader = reader_of(
-            trace.format, kind.told, times, plan._replace(rows=rows), self.sums.decode, self._declared
+            trace.format, kind.told, times, plan._replace(rows=rows), self.sums.decode, self._declared, front=trace.look.front
         )
         self.trail = Trail([machine.id for machine in kind.mapping.machines], decoder_of(trace, kind.told, ARGUMENTS).decode)
         self.joins: dict[bytes, Join] = {}
@@ -459,7 +459,7 @@ class _Opened:
             "role": trace.role,
             "identity": [part.hex() for part in trace.identity],
             "head": trace.head.hex(),
-            "look": [trace.look.first.hex(), trace.look.stamp, trace.look.events],
+            "look": [trace.look.first.hex(), trace.look.stamp, trace.look.events, trace.look.front.hex()],
             "times": [times.offset_ns, times.not_after_ns, times.assume_start_ns, times.mark, times.uncertainty_ns],
             "reader": self.reader.snapshot(),
             "decoders": [self.decoder.snapshot(), self.sums.snapshot()],
@@ -474,8 +474,8 @@ class _Opened:
 
     @classmethod
     def restored(cls, kind: Kind, path: str, saved: dict[str, Any], attributes: Attributes) -> _Opened:
-        first, stamp, events = saved["look"]
-        look = Look(bytes.fromhex(first), stamp, events=events)
+        first, stamp, events, *front = saved["look"]
+        look = Look(bytes.fromhex(first), stamp, events=events, front=bytes.fromhex("".join(front)))
         identity = tuple(bytes.fromhex(part) for part in saved["identity"])
         trace = TraceInput(
             (path,), (None,), saved["role"], identity, saved["format"], bytes.fromhex(saved["head"]), look
