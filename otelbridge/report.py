@@ -56,14 +56,16 @@ def losses(inputs: Sequence[InputReport]) -> list[str]:
     for report in inputs:
         for bucket, number in report.account.buckets.items():
             if number and (loss := loss_of(bucket)):
-                found.append(f"{report.paths[0]}: {number} {_worded(loss.text, number)}")
+                found.append(f"{report.paths[0]}: {number} {_worded(loss.text, number, report.units)}")
         found += [f"{report.paths[0]}: {gap}" for gap in report.gaps]
     return found
 
 
-def _worded(text: str, number: int) -> str:
-    """A sentence of the table after a number: `Lines are cut: …` gives `line is cut: …` for 1."""
+def _worded(text: str, number: int, units: str) -> str:
+    """A sentence of the table after a number: `Lines are cut: …` gives `record is cut: …` for 1 of a binary trace."""
     noun, verb, rest = text.rstrip(".").split(" ", 2)
+    if noun == "Lines":
+        noun = units
     if number == 1:
         noun, verb = noun.removesuffix("s"), {"are": "is", "were": "was"}.get(verb, verb)
     return f"{noun.lower()} {verb} {rest}"

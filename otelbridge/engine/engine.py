@@ -270,6 +270,8 @@ class Engine:
                 self._meet(handler)
             if not handler.has_rules:
                 bucket = "unmapped"
+                if not unit:
+                    self._count_torn(event)
             else:
                 arguments = decode(event, raw) if handler.reads else ()
                 if arguments is None:
@@ -360,6 +362,12 @@ class Engine:
                     amount = next((item.sums[event, a] for a in rule.argument if (event, a) in item.sums), None)
                 if amount is not None:
                     self._series.add(rule.metric, attributes, amount, rule.limit)
+
+    def _count_torn(self, event: str) -> None:
+        """An event in a line that is counted as torn: counters have it all the same. What they sum came with the counts."""
+        for rule, attributes in self._counted.get(event, ()):
+            if rule.value is None:
+                self._series.add(rule.metric, attributes, 1, rule.limit)
 
     def _doubt(self) -> None:
         """QEMU dropped events: what is open may have lost its end, or what lies between."""

@@ -221,6 +221,8 @@ class ObservedEngine(Engine):
         if handler.has_rules:
             arguments = self._decode(row.event, row.raw) if handler.reads else ()
             bucket = "malformed" if arguments is None else self._apply(handler, time_ns, row, arguments)
+        elif not row.unit:
+            self._count_torn(row.event)
         self._accounting.buckets[bucket] += row.unit
 
     def _hear(self, handler: Handler, row: Row, arguments: Arguments) -> None:

@@ -75,6 +75,7 @@ def detect(head: bytes, path: str, is_event: Callable[[str], bool]) -> Detected:
     Raises:
         FormatError: It could be in several formats, or it is no text and no trace that is known.
     """
+    _refuse_wrapped(head, path)
     look = look_at(head, is_event)
     if look.stamp is not None and not _has_others(head):
         return Detected("log", f"it has the line {look.first[:80]!r}")
@@ -99,6 +100,32 @@ def detect(head: bytes, path: str, is_event: Callable[[str], bool]) -> Detected:
             path=path, offset=0,
         )  # fmt: skip
     return Detected("log", "it is text, and of no other format")
+
+
+_WRAPPED = (
+    (
+        re.compile(rb"\xff\xfe|\xfe\xff"), "text in UTF-16",
+        "UTF-8 was expected. Convert it: iconv -f UTF-16 -t UTF-8 FILE >trace.log",
+    ),
+    (
+        re.compile(rb'\s*\{\s*"log"\s*:\s*"'), "a container's log, with each line in a JSON object",
+        "The lines themselves were expected. Unwrap them: jq -j .log FILE >trace.log",
+    ),
+)  # fmt: skip
+
+
+def _refuse_wrapped(head: bytes, path: str) -> None:
+    """Say of a log that something else has wrapped how to get at it; recorded anew it would be no other.
+
+    Raises:
+        FormatError: It is such a one.
+    """
+    for begin, found, repair in _WRAPPED:
+        if begin.match(head):
+            raise FormatError(
+                f"{shown(path)} is {found}; it begins with {head[:16]!r}. {repair}; nothing of it was converted.",
+                path=path, offset=0,
+            )  # fmt: skip
 
 
 def another(head: bytes, format_: str, is_event: Callable[[str], bool]) -> Detected | None:

@@ -182,6 +182,9 @@ class Windows:
         if not number:
             self._units["torn"] += 1
             self._found.append(Row(time_ns, thread, event, text, 0, process))
+            if name in self._sums and self._summed_up(event, text, 1):
+                # The row is counted as an event; this is for what its arguments add.
+                self._counts[event] += 0
         elif name in self._rows:
             given = min(number, MAX_REPEATED_ROWS)
             self._found += [Row(time_ns, thread, event, text, 1, process)] * given
@@ -193,14 +196,20 @@ class Windows:
             self._counts[event] += number
 
     def _sum(self, event: str, raw: bytes, number: int) -> None:
+        if self._summed_up(event, raw, number):
+            self._counts[event] += number
+        else:
+            self._units["malformed"] += number
+
+    def _summed_up(self, event: str, raw: bytes, number: int) -> bool:
+        """Add what the arguments of so many equal events say; False where they fit no declaration."""
         values = self._decode_sums(event, raw)
         if values is None:
-            self._units["malformed"] += number
-            return
+            return False
         for argument, value in zip(self._sums[event.encode()], values, strict=True):
             if value is not None:
                 self._summed[event, argument] += value * number
-        self._counts[event] += number
+        return True
 
     def _enter(self, window: int) -> None:
         if window > self._window:

@@ -507,6 +507,9 @@ class LogReader:
         if name in self._rows or not row.unit:
             self._found.append(row)
             self._last_ns = max(row.time_ns or 0, self._last_ns or 0)
+            if not row.unit and name in self._sums and self._summed_up(row.event, name, row.raw):
+                # Its line is counted as torn, the row as an event; this is for what its arguments add.
+                self._counts[row.event] += 0
         else:
             self._counted(self._form, name, row.raw)
 
@@ -516,16 +519,21 @@ class LogReader:
         if event is None:
             self._units[self._foreign(form)] += 1
             return
-        if name in self._sums:
-            values = self._decode_sums(event, raw)
-            if values is None:
-                # Its declaration is not known, so the engine must not sum it; as a row it is accounted for as malformed.
-                self._units["malformed"] += 1
-                return
-            for argument, value in zip(self._sums[name][1], values, strict=True):
-                if value is not None:
-                    self._summed[event, argument] += value
+        if name in self._sums and not self._summed_up(event, name, raw):
+            # Its declaration is not known, so the engine must not sum it; as a row it is accounted for as malformed.
+            self._units["malformed"] += 1
+            return
         self._counts[event] += 1
+
+    def _summed_up(self, event: str, name: bytes, raw: bytes) -> bool:
+        """Add what an event's arguments say; False where they fit no declaration."""
+        values = self._decode_sums(event, raw)
+        if values is None:
+            return False
+        for argument, value in zip(self._sums[name][1], values, strict=True):
+            if value is not None:
+                self._summed[event, argument] += value
+        return True
 
     def _thread_of(self, found: re.Match[bytes]) -> int | None:
         return int(found["thread"]) if found["thread"] and self._numbers_are_threads else self._thread

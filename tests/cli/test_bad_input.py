@@ -19,6 +19,7 @@ import pytest
 
 from tests.convert.command import PROGRAM, Result, call, environment, run
 
+RECORDINGS = Path(__file__).resolve().parents[1] / "recordings"
 LOG = "17135@1795409540.431193:migrate_set_state new state setup\n17135@1795409541.431193:migrate_set_state new state failed\n"
 UNSTAMPED = "migrate_set_state new state setup\nmigrate_set_state new state failed\n"
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10\x08\x06\x00\x00\x00\x1f\xf3\xffa" + bytes(
@@ -55,6 +56,8 @@ CASES = {
     "a simple trace of an old QEMU": Case("{}/simple.trace", 4, ("simple.trace", "version 0 of the simple trace format")),
     "text without an event": Case("{}/poem.txt", 4, ("poem.txt", "no trace event", "-trace")),
     "zstd": Case("{}/packed.zst", 2, ("packed.zst", "zstd", "unpack")),
+    "UTF-16": Case("{}/wide.log", 4, ("wide.log", "UTF-16", "iconv")),
+    "lines in JSON objects": Case("{}/docker.log", 4, ("docker.log", "JSON", "jq -j .log")),
     "an unknown option": Case("{}/good.log --too file:x", 2, ("--too", "--to")),
     "an unknown destination": Case("{}/good.log --to ftp://host", 2, ("ftp://host", "file:DIR")),
     "a file destination without a folder": Case("{}/good.log --to file:", 2, ("file:", "file:DIR")),
@@ -96,6 +99,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
+    (folder / "wide.log").write_text(LOG, encoding="utf-16")
+    docker = [{"log": line, "stream": "stderr", "time": "2026-11-23T04:30:07.397Z"} for line in LOG.splitlines(keepends=True)]
+    (folder / "docker.log").write_text("".join(f"{json.dumps(line)}\n" for line in docker))
     noise = bytes((7 * i * i + 13 * i) % 251 for i in range(5000))
     binaries = {"noise.log": noise, "picture.png": PNG, "simple.trace": SIMPLE, "packed.zst": b"\x28\xb5\x2f\xfd" + bytes(20)}
     for name, content in binaries.items():
@@ -353,6 +359,37 @@ def test_losses_in_the_input_are_seven(damage: str, tmp_path: Path) -> None:
     document = json.loads((tmp_path / "a.json").read_text())
     assert document["loss"]
     assert document["inputs"][0]["buckets"][damage] == 1
+
+
+def test_what_is_lost_of_a_binary_trace_are_records(tmp_path: Path) -> None:
+    trace = tmp_path / "vm.simple"
+    trace.write_bytes(gzip.decompress((RECORDINGS / "qemu-10.2.0-simple/multifd-tls/src.simple.gz").read_bytes())[:-5])
+    done = call("convert", trace, "--to", f"file:{tmp_path / 'out'}")
+    assert (done.code, "vm.simple: 1 record is cut" in done.err) == (7, True), done.err
+
+
+def test_what_is_whole_in_a_torn_line_counts_in_the_metrics_too(tmp_path: Path) -> None:
+    """`savevm_state_iterate` feeds a counter and nothing else."""
+    lines = (RECORDINGS / "debian-7.2/precopy-busy/src.log").read_bytes().splitlines()
+    places = [n for n, line in enumerate(lines) if b":savevm_state_iterate" in line]
+    lines[places[100]] += lines.pop(places[100] + 1)
+    (tmp_path / "vm.log").write_bytes(b"\n".join(lines) + b"\n")
+    done = call("convert", tmp_path / "vm.log", "--to", f"file:{tmp_path / 'out'}", "--accounting", tmp_path / "a.json")
+    assert done.code == 7, done.err
+    document = json.loads((tmp_path / "a.json").read_text())
+    buckets = document["inputs"][0]["buckets"]
+    assert (document["events"]["savevm_state_iterate"], buckets["torn"]) == (len(places), 1)
+    assert sum(buckets.values()) == document["inputs"][0]["total"] == len(lines)
+    points = [
+        point
+        for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+        for resource in json.loads(line)["resourceMetrics"]
+        for scope in resource["scopeMetrics"]
+        for metric in scope["metrics"]
+        if metric["name"] == "qemu.migration.iterations"
+        for point in metric["sum"]["dataPoints"]
+    ]
+    assert points[-1]["asInt"] == str(len(places))
 
 
 def test_a_cut_archive_gives_what_can_be_read(tmp_path: Path) -> None:
