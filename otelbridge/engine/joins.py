@@ -161,6 +161,13 @@ def _left_alone(destinations: Sequence[Seen], fits: Sequence[Fit], joined: Conta
         source = best.source.log.name
         said |= {source, destination.log.name}
         why = best.against or "that one belongs to another log"
+        if source == destination.log.name:
+            yield (
+                f"{source}: two processes wrote into it, and what one received is not what the other sent ({why}), so each has "
+                "a trace of its own. If they are the two sides of one migration, and lines are missing, write the lines of "
+                "each into a file of its own and name them with --source and --destination."
+            )
+            continue
         yield (
             f"{destination.log.name}: its migration belongs to no other log that was given (nearest is {source}, but {why}), "
             "so it has a trace of its own. If it is of the same migration as one, name both with --source and --destination."

@@ -270,7 +270,7 @@ class Drawing:
 
     def _transferred(self) -> None:
         total = sum(number_total(self._own_points(n, TRANSFERRED)) for n in self._migration.ordered_sides())
-        seconds = (self._window_ns[1] - self._window_ns[0]) / SECOND_NS
+        seconds = _length_ns(self._migration) / SECOND_NS
         if total > 0 and seconds > 0:
             text = f"{bytes_text(int(total))}, {bytes_text(int(total / seconds))}/s over the whole"
             self._page.line(("  transferred  ", "dim"), text)
@@ -537,17 +537,25 @@ class Drawing:
 def summary(migration: Migration, clock: Clock) -> str:
     """The migration in one line: how it ended, how long it took, how long the guest stood still."""
     first = migration.sides[migration.ordered_sides()[0]]
-    start_ns, end_ns = migration.window_ns()
     what = "snapshot" if first.role == "snapshot" else "migration"
     words = [f"{what} {_outcome(first)}"]
     if not clock.ordered:
-        words[0] += f" after {clock.length(end_ns - start_ns)}"
+        words[0] += f" after {clock.length(_length_ns(migration))}"
         stopped_ns = sum(downtime.kept.length_ns for downtime in migration.downtimes)
         if migration.downtimes:
             words.append(f"guest stopped for {clock.length(stopped_ns)}")
     if first.root is not None and (mode := first.root.attributes.get("qemu.migration.mode")):
         words.append(str(mode))
     return ", ".join(words)
+
+
+def _length_ns(migration: Migration) -> int:
+    """How long it took: by its source, where that saw the end, since the other host may have another clock."""
+    first = migration.sides[migration.ordered_sides()[0]]
+    if first.root is not None and not first.root.incomplete:
+        return first.root.length_ns
+    start_ns, end_ns = migration.window_ns()
+    return end_ns - start_ns
 
 
 def _outcome(side: Side) -> str:

@@ -310,3 +310,11 @@ def test_two_logs_that_the_user_names_are_one_migration_all_the_same(logs: Logs,
     assert trace.of(dst.name)[0]["parent"] == trace.of(src.name)[0]["id"]
     (note, *_) = trace.notes
     assert "because they were named so, but" in note
+
+
+def test_two_sides_in_one_file_that_lacks_a_line_are_told_as_two_processes(shared_recordings: Path, tmp_path: Path) -> None:
+    """Rsyslog lost a section of the source; one file cannot be named with both --source and --destination."""
+    log = shared_recordings / "qemu-10.2.0-syslog/tls-ok/rfc3164.log"
+    (note,) = Trace(tmp_path / "out", [log]).notes
+    assert note.startswith(f"{log}: two processes wrote into it")
+    assert "write the lines of each into a file of its own" in note

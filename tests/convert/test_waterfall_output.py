@@ -160,3 +160,13 @@ def test_ascii_only_terminals_get_no_error(logs: Logs) -> None:
     done = run("convert", *logs("debian-7.2/tls-ok"), env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"})
     assert done.code == 0, done.err
     assert "nothing was lost" in done.out
+
+
+def test_how_long_it_took_is_by_the_sources_clock_where_the_other_is_an_hour_ahead(logs: Logs, tmp_path: Path) -> None:
+    """QMP's total-time of this migration is 19049 ms; its destination answers nothing, so its clock cannot be compared."""
+    source, destination = logs("debian-7.2/precopy-busy")
+    ahead = re.sub(rb"@(\d+)\.", lambda stamp: b"@%d." % (int(stamp[1]) + 3600), destination.read_bytes())
+    (tmp_path / "dst.log").write_bytes(ahead)
+    done = call("convert", source, tmp_path / "dst.log")
+    assert done.out.startswith("migration completed after 19 s, guest stopped for 93.9 ms, precopy\n")
+    assert "915 MiB, 48 MiB/s over the whole" in done.out
