@@ -179,6 +179,11 @@ class Engine:
         return self._order.late
 
     @property
+    def latest_ns(self) -> int:
+        """How late the latest of those was."""
+        return self._order.latest_ns
+
+    @property
     def mixed(self) -> int:
         """Migrations in which events of both hosts stand, because nothing tells the processes apart."""
         return self._machines.mixed

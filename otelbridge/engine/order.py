@@ -42,6 +42,8 @@ class Order:
         self._high = 0
         self.late = 0
         """Rows that came more than the horizon late and were put as early as possible."""
+        self.latest_ns = 0
+        """How late the latest of them was."""
 
     def put(self, batch: Batch) -> list[Item]:
         """Take a batch with stamps; give what is ready now, with the time it is put at."""
@@ -55,8 +57,9 @@ class Order:
             if time_ns > high:
                 high = time_ns
             elif time_ns < high - HORIZON_NS:
-                time_ns = high - HORIZON_NS
                 self.late += 1
+                self.latest_ns = max(self.latest_ns, high - time_ns)
+                time_ns = high - HORIZON_NS
             waiting.append((time_ns, row))
         if "dropped_by_qemu" in batch.units:
             waiting.append((high, Counts(window_ns, {}, {}, dropped=True)))
@@ -74,11 +77,13 @@ class Order:
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain data."""
-        return {"high": self._high, "late": self.late, "waiting": [[t, _plain(item)] for t, item in self._waiting]}
+        waiting = [[t, _plain(item)] for t, item in self._waiting]
+        return {"high": self._high, "late": self.late, "latest": self.latest_ns, "waiting": waiting}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `snapshot`."""
-        self._high, self.late = state["high"], state["late"]
+        # A snapshot of an older version does not have how late.
+        self._high, self.late, self.latest_ns = state["high"], state["late"], state.get("latest", 0)
         self._waiting = [(t, _item(plain)) for t, plain in state["waiting"]]
 
 

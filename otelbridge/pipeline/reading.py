@@ -15,7 +15,7 @@ from otelbridge.pipeline.options import Setup
 from otelbridge.readers import FORMATS
 from otelbridge.readers.inputs import TraceInput
 from otelbridge.readers.source import Source, Times, decoder_of
-from otelbridge.records import Batch, FinishedSpan, MetricPoint, Resource, Row
+from otelbridge.records import SECOND_NS, Batch, FinishedSpan, MetricPoint, Resource, Row
 
 if TYPE_CHECKING:
     from otelbridge.engine.joins import Joined
@@ -164,8 +164,11 @@ def _note(notes: list[str], trace: TraceInput, reading: Reading) -> None:
     """What the user should know of an input beside its losses."""
     name = trace.paths[0]
     if late := sum(engine.late for engine in reading.engines.values()):
+        latest_ns = max(engine.latest_ns for engine in reading.engines.values())
         notes.append(
-            f"{name}: {late} events stand more than 50 ms too late in the file; they were taken as early as their place allows."
+            f"{name}: {late} events stand up to {latest_ns / SECOND_NS:.3f} s too late in the file; 0.05 s are put right; "
+            "they were taken as early as their place allows, so what they begin or end is shown too short. Were several logs "
+            "written into this file one after the other, give each of them as a file of its own."
         )
     if mixed := sum(engine.mixed for engine in reading.engines.values()):
         notes.append(

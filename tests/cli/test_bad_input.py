@@ -7,6 +7,7 @@ import fcntl
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import termios
@@ -439,3 +440,14 @@ def test_negative_amounts_of_a_counter_are_told_with_its_name(tmp_path: Path) ->
     )
     points = (tmp_path / "out" / "metrics.jsonl").read_text()
     assert ('"name":"my.sum"' in points, '"asInt":"3"' in points, '"asInt":"-' in points) == (True, True, False)
+
+
+def test_parts_of_a_log_that_were_put_together_in_the_wrong_order_are_told(tmp_path: Path) -> None:
+    lines = (RECORDINGS / "debian-7.2/precopy-busy/src.log").read_bytes().splitlines(keepends=True)
+    older, newer = lines[:600], lines[600:]
+    (tmp_path / "vm.log").write_bytes(b"".join(newer + older))
+    done = call("convert", tmp_path / "vm.log", "--to", f"file:{tmp_path / 'out'}")
+    ends, begins = (re.findall(rb"@(\d+\.\d+):", b"".join(part)) for part in (newer, older))
+    late_s = float(max(ends)) - float(min(begins))
+    assert f" events stand up to {late_s:.3f} s too late in the file" in " ".join(done.err.split()), done.err
+    assert "give each of them as a file of its own" in " ".join(done.err.split())
