@@ -70,7 +70,7 @@ class Inputs:
         kinds_before: Sequence[Kind], before: Sequence[InputConfig] = (), pipes: Mapping[str, FollowedPipe] = _NO_PIPES,
     ) -> None:  # fmt: skip
         self._config = config
-        self._open_pipes = dict(pipes)
+        unclaimed = dict(pipes)
         self._before = dict(zip(map(id, kinds), kinds_before, strict=True))
         self._saved = saved_flows(states)
         self.flows: dict[str, Flow] = {}
@@ -83,10 +83,9 @@ class Inputs:
                 files = Files(one.paths, one.exclude, one.start, positions, first_look=is_new)
                 self._files.append((one, kind, files))
             else:
-                self._follow_other(one, kind, positions, now_s)
-        for pipe in self._open_pipes.values():
+                self._follow_other(one, kind, positions, now_s, unclaimed)
+        for pipe in unclaimed.values():
             pipe.close()
-        self._open_pipes.clear()
         self.scan(now_s)
         for one, _, files in self._files:
             if not files.streams:
@@ -98,14 +97,16 @@ class Inputs:
         ]
         self._saved.clear()
 
-    def _follow_other(self, one: InputConfig, kind: Kind, positions: Mapping[str, Mapping[str, Any]], now_s: float) -> None:
-        """A pipe, or the journal."""
+    def _follow_other(
+        self, one: InputConfig, kind: Kind, positions: Mapping[str, Mapping[str, Any]], now_s: float,
+        pipes: dict[str, FollowedPipe],
+    ) -> None:  # fmt: skip
+        """A pipe, taken out of `pipes` where it is open already, or the journal."""
         from otelbridge.service.follow.pipes import FollowedJournal, FollowedPipe  # noqa: PLC0415  # most inputs are files
 
         if one.kind == "pipe":
             for path in one.paths:
-                pipe = self._open_pipes.pop(path) if path in self._open_pipes else FollowedPipe(path)
-                self._add(path, one, kind, pipe, now_s)
+                self._add(path, one, kind, pipes.pop(path) if path in pipes else FollowedPipe(path), now_s)
         else:
             path = "journald:" + " ".join(one.paths)
             self._add(path, one, kind, FollowedJournal(one.paths, one.journal, one.start, positions.get(path, {})), now_s)
@@ -145,9 +146,12 @@ class Inputs:
 
     @property
     def unreadable(self) -> Iterator[str]:
-        """The folders that cannot be looked into, in words."""
+        """The folders that cannot be looked into, in words, and all that is followed if not one of it can be read."""
         for _, _, files in self._files:
             yield from files.unreadable
+        refused = [flow.source.problem for flow in self.flows.values() if flow.source.problem]
+        if len(refused) == len(self.flows):
+            yield from refused
 
     def forget(self, path: str) -> None:
         """Follow it no longer."""

@@ -96,8 +96,6 @@ class Service:
         self._told: dict[str, Counter[str]] = {path: flow.counts for path, flow in self._inputs.flows.items()}
         self._troubles: dict[str, str] = {}
         self._unreadable = list(self._inputs.unreadable)
-        self._problems: list[str] = []
-        """Why not one of the inputs can be read; empty where any can."""
         self._collect_restored()
         self._started_s = self._scanned_s = now_s
         # What was written while it was down is read and committed at once.
@@ -196,10 +194,7 @@ class Service:
         """Say what cannot be read, once, and when that is over."""
         found = {words: words for words in self._inputs.problems}
         self._unreadable = list(self._inputs.unreadable)
-        problems = {flow.path: flow.problem for flow in self._inputs.flows.values() if flow.problem}
-        refused = [flow.source.problem for flow in self._inputs.flows.values() if flow.source.problem]
-        self._problems = refused if len(refused) == len(self._inputs.flows) else []
-        found |= problems
+        found |= {flow.path: flow.problem for flow in self._inputs.flows.values() if flow.problem}
         for key, words in found.items():
             if self._troubles.get(key) != words:
                 _log.warning("%s", words)
@@ -289,7 +284,6 @@ class Service:
         outbox = self._outbox.status()
         reasons = [outbox.words or "The outbox is full."] if outbox.state == "full" else []
         reasons += self._unreadable
-        reasons += self._problems
         reasons += [
             f"{lane.destination} has taken no {lane.signal} since the start: {lane.error}"
             for lane in self._senders.status()
