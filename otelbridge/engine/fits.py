@@ -59,7 +59,7 @@ class Seen(NamedTuple):
         stream: The place of the stream among the inputs.
         role: source, destination, snapshot or None.
         completed: Whether all that was sent was loaded.
-        offered: Spans that the other host's may point to: rule -> key -> ids in their order.
+        offered: Spans that the other host's may point to: rule -> key -> their ids in their order, one after the other.
         asked: How many spans here want to point to each: rule -> key -> number.
         times: When its messages were sent and received.
     """
@@ -72,7 +72,7 @@ class Seen(NamedTuple):
     start_ns: int
     end_ns: int
     completed: bool
-    offered: Mapping[str, Mapping[Key, Sequence[bytes]]] = MappingProxyType({})
+    offered: Mapping[str, Mapping[Key, bytes | bytearray]] = MappingProxyType({})
     asked: Mapping[str, Counter[Key]] = MappingProxyType({})
     times: Times = MappingProxyType({})
 

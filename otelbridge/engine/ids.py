@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 
+SPAN_ID_BYTES = 8
+
 
 def stream_key(*identity: str | bytes) -> bytes:
     """The 16 bytes that stand for a stream in all its ids, from whatever tells it from other streams."""
@@ -23,7 +25,7 @@ def span_id(stream: bytes, rule: str, number: int, start_ns: int) -> bytes:
 def span_ids(stream: bytes, rule: str) -> Callable[[int, int], bytes]:
     """The same for many spans of one rule: their ids by number and begin."""
     # The name of a state is whatever stands in the trace, and may be no text.
-    begun = blake2b(b"%s|" % rule.encode("utf-8", "surrogateescape"), digest_size=8, key=stream)
+    begun = blake2b(b"%s|" % rule.encode("utf-8", "surrogateescape"), digest_size=SPAN_ID_BYTES, key=stream)
 
     def identity(number: int, start_ns: int) -> bytes:
         digest = begun.copy()

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from otelbridge.engine.fits import SKEW_NS, Fit, Seen, fit
+from otelbridge.engine.ids import SPAN_ID_BYTES
 from otelbridge.engine.machines import Join
 from otelbridge.engine.shifts import Shifts
 from otelbridge.engine.state import Key
@@ -194,11 +195,15 @@ def _links(source: Seen, destination: Seen) -> dict[str, dict[Key, list[Link | N
     for rule, by_key in source.offered.items():
         asked = destination.asked.get(rule, Counter())
         found[rule] = {
-            key: [*[None] * (asked[key] - len(ids)), *(Link(source.trace_id, i) for i in ids)]
+            key: [*[None] * (asked[key] - len(ids) // SPAN_ID_BYTES), *_to_each(source.trace_id, ids)]
             for key, ids in by_key.items()
-            if _places_agree(len(ids), asked[key], completed)
+            if _places_agree(len(ids) // SPAN_ID_BYTES, asked[key], completed)
         }
     return found
+
+
+def _to_each(trace: bytes, ids: bytes | bytearray) -> Iterator[Link]:
+    return (Link(trace, bytes(ids[place : place + SPAN_ID_BYTES])) for place in range(0, len(ids), SPAN_ID_BYTES))
 
 
 def _places_agree(offered: int, asked: int, completed: bool) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from otelbridge.engine.ids import span_ids, trace_id
+from otelbridge.engine.ids import SPAN_ID_BYTES, span_ids, trace_id
 from otelbridge.engine.machines import Machines, failure_of
 from otelbridge.engine.outlet import Body, Outlet, Stream, given
 from otelbridge.engine.short import MAX_OPEN, Use, begin_of, end_of
@@ -34,12 +34,18 @@ MAX_OFFERED = 100_000
 
 
 class LinkIndex:
-    """What one stream has to offer to links and asks of them: root span id -> rule -> key -> span ids in their order."""
+    """What one stream has to offer to links and asks of them, for each root by its span id.
+
+    Attributes:
+        offered: Root -> rule -> key -> the ids of its spans in their order, one after the other. Most keys have
+            one, and a list of one takes twice as much.
+        asked: Root -> rule -> key -> how many spans want to point to it.
+    """
 
     __slots__ = ("asked", "offered")
 
     def __init__(self) -> None:
-        self.offered: dict[bytes, dict[str, dict[Key, list[bytes]]]] = {}
+        self.offered: dict[bytes, dict[str, dict[Key, bytearray]]] = {}
         self.asked: dict[bytes, dict[str, Counter[Key]]] = {}
 
 
@@ -178,9 +184,9 @@ class Pairs:
     def _offer(self, rule: SpanRule, span: OpenSpan, root: Root) -> None:
         if self._index is not None and rule.id in self._link_targets:
             key = span.key[1:] if rule.thread and span.thread is not None else span.key
-            offered = self._index.offered.setdefault(root.span_id, {}).setdefault(rule.id, {}).setdefault(key, [])
-            if len(offered) < MAX_OFFERED:
-                offered.append(span.span_id)
+            offered = self._index.offered.setdefault(root.span_id, {}).setdefault(rule.id, {}).setdefault(key, bytearray())
+            if len(offered) < MAX_OFFERED * SPAN_ID_BYTES:
+                offered += span.span_id
 
     def _link(self, rule: SpanRule, span: OpenSpan, root: Root, now: Now) -> None:
         """Point to the span of the other host that has the same place among those with the same key."""

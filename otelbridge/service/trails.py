@@ -125,7 +125,7 @@ class Trail:
 def _plain_index(index: LinkIndex) -> dict[str, Any]:
     return {
         "offered": [
-            [root.hex(), rule, list(key), [identity.hex() for identity in ids]]
+            [root.hex(), rule, list(key), ids.hex()]
             for root, by_rule in index.offered.items()
             for rule, by_key in by_rule.items()
             for key, ids in by_key.items()
@@ -142,7 +142,7 @@ def _plain_index(index: LinkIndex) -> dict[str, Any]:
 def _fill(index: LinkIndex, plain: Mapping[str, Any]) -> None:
     for root, rule, key, ids in plain["offered"]:
         by_key = index.offered.setdefault(bytes.fromhex(root), {}).setdefault(rule, {})
-        by_key[tuple(key)] = [bytes.fromhex(identity) for identity in ids]
+        by_key[tuple(key)] = bytearray.fromhex("".join(ids))  # older snapshots hold a list of them
     for root, rule, key, number in plain["asked"]:
         index.asked.setdefault(bytes.fromhex(root), {}).setdefault(rule, Counter())[tuple(key)] = number
 

@@ -97,6 +97,22 @@ def test_a_stream_that_is_taken_up_again_from_plain_data_loses_and_doubles_nothi
     assert sink.found == converted(path)
 
 
+def test_what_spans_offer_to_links_is_taken_up_from_an_older_snapshot() -> None:
+    """There each id is a text of its own."""
+    path = RECORDINGS / "debian-7.2/precopy-busy/src.log"
+    stream = Stream(KIND, str(path))
+    stream.feed(path.read_bytes())
+    stream.end()
+    stream.take()
+    saved = json.loads(json.dumps(stream.snapshot()))
+    for _, index in saved["opened"]["trail"]["indexes"]:
+        for offer in index["offered"]:
+            offer[3] = [offer[3][place : place + 16] for place in range(0, len(offer[3]), 16)]
+    (mine,), (again,) = stream.migrations(0), Stream(KIND, str(path), (), saved).migrations(0)
+    assert sum(map(len, mine.offered["savevm.section"].values())) > 8 * 36
+    assert again.offered == mine.offered
+
+
 def test_a_twin_of_a_held_stream_leaves_it_as_it_was() -> None:
     """One migration has come in and gone on; the next is held, and what it is joined to is found out with a twin."""
     path = RECORDINGS / "debian-7.2/precopy-busy/dst.log"

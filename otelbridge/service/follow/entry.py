@@ -56,7 +56,9 @@ class Entry:
         # One call for what was read before and what comes next: between two of them it could be truncated.
         start, expected = guard(mark)
         skipped = mark.offset - start
-        block = self.part.bytes_at(start, max(skipped + limit_bytes, expected.length))
+        # Not more than there is: a large buffer is costly even if hardly a byte comes.
+        wanted = min(skipped + limit_bytes, found.st_size - start)
+        block = self.part.bytes_at(start, max(wanted, expected.length))
         if fingerprint(block[: expected.length]) != expected:
             return None
         end = min(len(block), skipped + limit_bytes)
