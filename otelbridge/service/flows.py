@@ -68,6 +68,16 @@ class Followed(Protocol):
         """Whether what is not read yet may vanish."""
         ...
 
+    @property
+    def has_more(self) -> bool:
+        """Whether so much is left, or left in such a place, that it is to be read at once."""
+        ...
+
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when more comes, None where only looking tells."""
+        ...
+
     def read(self, limit_bytes: int) -> Piece | None:
         """The next bytes, None where there are none now."""
         ...
@@ -84,7 +94,7 @@ class Followed(Protocol):
 class Nothing:
     """Where nothing comes from any more: the input was taken out of the configuration."""
 
-    lag_bytes, problem, gone, at_risk = 0, "", True, False
+    lag_bytes, problem, gone, at_risk, has_more, descriptor = 0, "", True, False, False, None
 
     def read(self, _limit_bytes: int) -> Piece | None:
         """Nothing."""

@@ -40,6 +40,8 @@ _LOOK_S = 0.02
 _SHORT_S = 0.1
 _WAIT_S = 0.5
 """Reading costs by the block, not by the byte: twice in the time of a commit is often enough."""
+_PIPE_S = 0.05
+"""A pipe is read more often: its writer is QEMU, which stands still while the pipe is full."""
 _QUIET_AFTER_S = 10.0
 """Nothing came from anywhere for so long: then the loop waits for `SCAN_S`."""
 _FORGET_S = 60.0
@@ -110,12 +112,33 @@ class Service:
         now_s = time.monotonic()
         with self._lock:
             busy = self._work(now_s)
-        if not busy:
-            # Right after a commit was due: what was read just before it waits for no other.
-            wait_s = min(longest_s, self._wait_s(now_s), max(0.0, self._committed_s + COMMIT_S - time.monotonic()))
-            readable, _, _ = select.select([self._wake], [], [], wait_s)
-            if readable:
-                os.read(self._wake, 4096)
+        # Right after a commit was due: what was read just before it waits for no other.
+        end_s = min(time.monotonic() + min(longest_s, self._wait_s(now_s)), self._committed_s + COMMIT_S)
+        while not busy and (left_s := end_s - time.monotonic()) > 0:
+            if not (flows := self._wait(left_s)):
+                break
+            with self._lock:
+                busy = self._read(flows, time.monotonic()) or bool(self._requests)
+
+    def _wait(self, longest_s: float) -> list[Flow]:
+        """Wait until something comes through pipes, and through which; none if the loop is asked for or the time is over."""
+        end_s = time.monotonic() + longest_s
+        pipes = {
+            descriptor: flow
+            for flow in self._inputs.flows.values()
+            if (descriptor := flow.source.descriptor) is not None and self._may_read(flow)
+        }
+        if self._is_asked_for(min(longest_s, _PIPE_S) if pipes else longest_s) or not pipes:
+            return []
+        ready = _readable([self._wake, *pipes], end_s - time.monotonic())
+        return [] if self._wake in ready else [pipes[descriptor] for descriptor in ready]
+
+    def _is_asked_for(self, longest_s: float) -> bool:
+        """Wait for so long at most; whether something was asked of the loop."""
+        if not _readable([self._wake], longest_s):
+            return False
+        os.read(self._wake, 4096)
+        return True
 
     def _wait_s(self, now_s: float) -> float:
         """How long nothing has to be looked at."""
@@ -137,8 +160,8 @@ class Service:
         if now_s - self._gauged_s >= _GAUGE_S:
             self._gauged_s = now_s
             self._set_gauges(now_s)
-        busy = self._read(now_s)
         flows = list(self._inputs.flows.values())
+        busy = self._read(flows, now_s)
         for flow in self._joining.look(flows, now_s):
             self._collect(flow)
         for flow in flows:
@@ -149,18 +172,18 @@ class Service:
             self.commit()
         return busy
 
-    def _read(self, now_s: float) -> bool:
+    def _read(self, flows: Sequence[Flow], now_s: float) -> bool:
         """Read a block of each input that has one, as long as no commit is due; whether there is more."""
         self._is_full = self._full()
         more = False
-        for flow in self._inputs.flows.values():
+        for flow in flows:
             if not self._may_read(flow):
                 continue
             size = flow.read(_BLOCK_BYTES, now_s)
             if size:
                 self._read_s = now_s
                 self._needs_room = self._needs_room or self._is_full
-                more = more or size == _BLOCK_BYTES
+                more = more or size == _BLOCK_BYTES or flow.source.has_more
                 self._collect(flow)
         return more
 
@@ -431,3 +454,11 @@ def _input_status(flow: Flow, now_s: float) -> dict[str, Any]:
 
 def _amounts(amounts: Mapping[Route, Amount]) -> list[dict[str, Any]]:
     return [{"destination": name, "signal": signal, **asdict(amount)} for (name, signal), amount in amounts.items()]
+
+
+def _readable(descriptors: Sequence[int], longest_s: float) -> list[int]:
+    """Wait for so long at most; which of them can be read."""
+    asked = select.poll()  # select() knows none above 1023
+    for descriptor in descriptors:
+        asked.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in asked.poll(max(0.0, longest_s) * 1000)]

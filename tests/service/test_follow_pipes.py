@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -59,6 +60,39 @@ def test_a_pipe_gives_what_its_writers_write_and_each_writer_begins_anew(pipe: P
         assert stream.read(100) is None
     assert not stream.gone
     assert stream.position() == {}
+    stream.close()
+
+
+def test_a_pipe_can_be_waited_for_with_and_without_a_writer(pipe: Path) -> None:
+    """A descriptor whose writer has left always counts as readable; who waits with it would never wait."""
+    stream = FollowedPipe(str(pipe))
+    assert stream.descriptor is None
+    for number in range(3):
+        assert stream.read(100) is None
+        assert not is_readable(stream)
+        with pipe.open("wb", buffering=0) as writer:
+            assert not is_readable(stream)
+            writer.write(b"line %d\n" % number)
+            assert is_readable(stream)
+            assert stream.read(100) == Piece(b"line %d\n" % number, begins=number > 0)
+            assert stream.read(100) is None
+            assert not is_readable(stream)
+        assert is_readable(stream)
+    stream.close()
+
+
+def is_readable(stream: FollowedPipe) -> bool:
+    assert stream.descriptor is not None
+    return bool(select.select([stream.descriptor], [], [], 0)[0])
+
+
+def test_a_pipe_takes_a_burst_of_a_megabyte_before_its_writer_stands_still(pipe: Path) -> None:
+    stream = FollowedPipe(str(pipe))
+    assert stream.read(100) is None
+    writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    assert os.write(writer, bytes(1 << 20)) == 1 << 20
+    assert stream.has_more
+    os.close(writer)
     stream.close()
 
 

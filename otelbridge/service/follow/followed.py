@@ -105,6 +105,15 @@ class FollowedFile:
         return any(entry.lag_bytes for entry in parts)
 
     @property
+    def has_more(self) -> bool:
+        """A part is left that is not the last: each is read alone, however small."""
+        return self.at_risk
+
+    @property
+    def descriptor(self) -> None:
+        """A file cannot be waited for."""
+
+    @property
     def _drained(self) -> bool:
         return len(self._entries) <= 1 and not self.lag_bytes
 

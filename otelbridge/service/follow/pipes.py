@@ -21,6 +21,10 @@ from otelbridge.service.follow.parts import unreadable
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _GOOD_RUN_S = 1.0, 60.0, 10.0
 _STOP_S = 2.0
 _BLOCK_BYTES = 1 << 16
+_PIPE_BYTES = 1 << 20
+"""As large as a pipe may be by Linux' own settings; it is made with room for 64 KiB."""
+_MUCH_BYTES = 1 << 15
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _ERROR_BYTES = 1000
 
 # {"MESSAGE":"savevm_state_begin","__CURSOR":"s=938e…;i=1;b=…;m=3e8;t=…;x=…",…}: in the text of a field, quotes are escaped.
@@ -48,6 +52,11 @@ class FollowedPipe:
         self._next_look_s = clock()
 
     @property
+    def descriptor(self) -> int | None:
+        """The pipe's."""
+        return self._descriptor
+
+    @property
     def lag_bytes(self) -> int:
         """Bytes that wait in the pipe."""
         return 0 if self._descriptor is None else _waiting(self._descriptor)
@@ -56,6 +65,11 @@ class FollowedPipe:
     def at_risk(self) -> bool:
         """Whether bytes wait: a full pipe stops its writer, which is QEMU."""
         return self.lag_bytes > 0
+
+    @property
+    def has_more(self) -> bool:
+        """Much of it waits; for less, `descriptor` tells."""
+        return self.lag_bytes >= _MUCH_BYTES
 
     @property
     def gone(self) -> bool:
@@ -84,7 +98,15 @@ class FollowedPipe:
         # No writer is left. The next one finds a reader only while this one stays open.
         self._begins = self._any
         self._look()
+        self._open_again()
         return None
+
+    def _open_again(self) -> None:
+        """A descriptor whose last writer has left always counts as readable; one that was opened since then does not."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                before, self._descriptor = self._descriptor, os.open(f"/proc/self/fd/{self._descriptor}", _FLAGS)
+                os.close(before)
 
     def _is_time(self) -> bool:
         if self._clock() < self._next_look_s:
@@ -110,12 +132,13 @@ class FollowedPipe:
             self.problem = f"'{self.path}' is {kind_of(found)}, expected a pipe (`mkfifo`). It is read when there is a pipe."
             return False
         try:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._descriptor = os.open(self.path, _FLAGS)
         except OSError as error:
             self.problem = unreadable(self.path, error)
             return False
         opened = os.fstat(self._descriptor)
         self._identity = opened.st_dev, opened.st_ino
+        _widen(self._descriptor)
         self.problem = ""
         return True
 
@@ -175,6 +198,16 @@ class FollowedJournal:
         """Bytes that came from journalctl and were not handed out."""
         child = self._child
         return len(self._waiting) + (0 if child is None else _waiting(_output(child).fileno()))
+
+    @property
+    def has_more(self) -> bool:
+        """Much of what journalctl wrote waits; for less, `descriptor` tells."""
+        return self.lag_bytes >= _MUCH_BYTES
+
+    @property
+    def descriptor(self) -> int | None:
+        """Where journalctl writes its entries, as long as it runs."""
+        return None if self._child is None else _output(self._child).fileno()
 
     def position(self) -> dict[str, Any]:
         """The cursor of the last entry that was handed out whole; plain JSON data."""
@@ -252,6 +285,7 @@ class FollowedJournal:
             return False
         for stream in (self._child.stdout, self._child.stderr):
             os.set_blocking(cast("IO[bytes]", stream).fileno(), False)
+        _widen(_output(self._child).fileno())
         self._started_s, self._error = self._clock(), b""
         return True
 
@@ -294,6 +328,13 @@ class FollowedJournal:
     def close(self) -> None:
         """End journalctl."""
         self._stop()
+
+
+def _widen(pipe: int) -> None:
+    """Let more fit into a pipe: its writer stands still while it is full."""
+    if fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) < _PIPE_BYTES:
+        with contextlib.suppress(OSError):  # all pipes of a user may hold only so much
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _output(child: subprocess.Popen[bytes]) -> IO[bytes]:
