@@ -179,13 +179,18 @@ class Service:
         for flow in flows:
             if not self._may_read(flow):
                 continue
-            size = flow.read(_BLOCK_BYTES, now_s)
-            if size:
-                self._read_s = now_s
-                self._needs_room = self._needs_room or self._is_full
+            if size := self._read_block(flow, now_s):
                 more = more or size == _BLOCK_BYTES or flow.source.has_more
-                self._collect(flow)
         return more
+
+    def _read_block(self, flow: Flow, now_s: float) -> int:
+        """Read a block of an input and take what comes out; how many bytes it was."""
+        size = flow.read(_BLOCK_BYTES, now_s)
+        if size:
+            self._read_s = now_s
+            self._needs_room = self._needs_room or self._is_full
+            self._collect(flow)
+        return size
 
     def _may_read(self, flow: Flow) -> bool:
         return not self._is_full or flow.source.at_risk
@@ -415,6 +420,7 @@ class Service:
         """Let everything go out that can without ending what is open, and put the rest into the outbox."""
         with self._lock:
             for flow in self._inputs.flows.values():
+                self._read_what_may_vanish(flow, (time.monotonic() + deadline_s) / 2)
                 flow.pause()
                 self._collect(flow)
             self.commit(whole=True)
@@ -425,6 +431,14 @@ class Service:
             # With what was counted of the last deliveries.
             self.commit()
             self._inputs.close()
+
+    def _read_what_may_vanish(self, flow: Flow, deadline_s: float) -> None:
+        """Read what a pipe holds, and what was rotated away; what comes meanwhile is not waited for."""
+        left = flow.source.lag_bytes if flow.source.at_risk else 0
+        while left > 0 and (now_s := time.monotonic()) < deadline_s and (size := self._read_block(flow, now_s)):
+            left -= size
+            if self._requests:
+                self.commit()
 
 
 def _plain(body: bytes | None) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -72,6 +73,25 @@ def test_a_stop_without_a_collector_leaves_everything_in_the_outbox_and_the_next
         ended(service)
         assert service.stop() == 0
         assert received(receiver) == converted([path])
+
+
+def test_what_waits_in_a_pipe_is_read_before_the_end(tmp_path: Path) -> None:
+    """It is nowhere else. A service that is stopped reads nothing, so it all waits when SIGTERM comes."""
+    pipe, data = tmp_path / "vm.fifo", RECORDING * (1_000_000 // len(RECORDING))
+    os.mkfifo(pipe)
+    with Receiver() as receiver:
+        config = config_for(tmp_path, receiver, inputs=[{"pipe": str(pipe), "idle_timeout": "3s"}])
+        with running(tmp_path, config) as service, pipe.open("wb", buffering=0) as writer:
+            writer.write(RECORDING)
+            all_read(service, len(RECORDING))
+            service.send(signal.SIGSTOP)
+            writer.write(data)
+            service.send(signal.SIGTERM)
+            service.send(signal.SIGCONT)
+            assert service.stop() == 0
+            service.start()
+            assert service.status()["inputs"][0]["bytes"] == len(RECORDING) + len(data)
+            assert service.stop() == 0
 
 
 @pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
