@@ -332,8 +332,9 @@ class FollowedJournal:
 
 def _widen(pipe: int) -> None:
     """Let more fit into a pipe: its writer stands still while it is full."""
-    if fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) < _PIPE_BYTES:
-        with contextlib.suppress(OSError):  # all pipes of a user may hold only so much
+    # Linux alone can do that, and all pipes of a user may hold only so much.
+    with contextlib.suppress(OSError, AttributeError):
+        if fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) < _PIPE_BYTES:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
