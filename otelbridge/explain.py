@@ -134,10 +134,12 @@ def _text(row: Row) -> str:
 class Explained(NamedTuple):
     """An event with what the rules tried with it. `alike` events went the same way, this is the first of them.
 
-    Unless `timed` the log has no stamps: its times are the numbers of the lines in microseconds.
+    Unless `timed` the log has no stamps: its times are the numbers of the lines in microseconds. `files` are the log and its
+    rotated parts.
     """
 
     path: str
+    files: tuple[str, ...]
     timed: bool
     time_ns: int
     row: Row
@@ -145,7 +147,8 @@ class Explained(NamedTuple):
     read: bool
     alike: int = 1
     line: int | None = None
-    """Where it stands in a log with stamps, counted from 1."""
+    """Where it stands in `file`, if the log has stamps, counted from 1."""
+    file: str = ""
 
 
 class Explainer:
@@ -159,6 +162,7 @@ class Explainer:
     def __init__(self, wanted: Callable[[int, Row], bool], *, alike: bool) -> None:
         self._wanted, self._alike = wanted, alike
         self._path, self._timed = "", True
+        self._files: tuple[str, ...] = ()
         self._row: tuple[int, Row] | None = None
         self._attempts: list[Attempt] = []
         self._read = True
@@ -178,7 +182,7 @@ class Explainer:
     def reads(self, trace: TraceInput) -> None:
         """From here on it is of this input."""
         self.finish()
-        self._path, self._timed = trace.paths[0], _is_timed(trace)
+        self._path, self._files, self._timed = trace.paths[0], trace.files, _is_timed(trace)
 
     def came(self, time_ns: int, row: Row) -> None:
         """An event comes up."""
@@ -204,7 +208,7 @@ class Explainer:
     def finish(self) -> None:
         """The event is over."""
         if self._row is not None:
-            self._keep(Explained(self._path, self._timed, *self._row, tuple(self._attempts), self._read))
+            self._keep(Explained(self._path, self._files, self._timed, *self._row, tuple(self._attempts), self._read))
         self._row, self._read = None, True
         self._attempts.clear()
 
@@ -321,7 +325,7 @@ def _watched(explainer: Explainer, asked: Asked) -> dict[str, str | None]:
         asked.options, explainer, [explainer], env=asked.env, progress=asked.progress, reads=explainer.reads
     )  # fmt: skip
     explainer.finish()
-    return {report.paths[0]: report.qemu_version for report in reports}
+    return {report.path: report.qemu_version for report in reports}
 
 
 def _answered(explainer: Explainer, versions: Mapping[str, str | None], more: Sequence[Explained] = ()) -> Answer:
@@ -360,7 +364,8 @@ def _of_name(event: str, asked: Asked) -> Answer:
 
 
 def _untried(near: Near) -> Explained:
-    return Explained(near.trace.paths[0], _is_timed(near.trace), near.row.time_ns or 0, near.row, (), read=True)
+    trace = near.trace
+    return Explained(trace.paths[0], trace.files, _is_timed(trace), near.row.time_ns or 0, near.row, (), read=True)
 
 
 def _is_timed(trace: TraceInput) -> bool:
@@ -369,15 +374,17 @@ def _is_timed(trace: TraceInput) -> bool:
 
 def _with_lines(events: Sequence[Explained]) -> Iterator[Explained]:
     """The events with the numbers of their lines, where these can be found by stamp and text."""
-    numbers: dict[tuple[str, bytes], int] = {}
-    for path in dict.fromkeys(one.path for one in events):
-        texts = [text for one in events if one.path == path for text in _as_written(one.row)]
-        opened = open_input(path, again=True)
-        numbers |= {(path, text): number for text, number in _found(opened.blocks(), texts)}
-        opened.close()
+    places: dict[tuple[str, bytes], tuple[str, int]] = {}
+    for log, files in dict.fromkeys((one.path, one.files) for one in events):
+        texts = [text for one in events if one.path == log for text in _as_written(one.row)]
+        for path in files:
+            opened = open_input(path, again=True)
+            for text, number in _found(opened.blocks(), texts):
+                places.setdefault((log, text), (path, number))
+            opened.close()
     for one in events:
-        found = [numbers[one.path, text] for text in _as_written(one.row) if (one.path, text) in numbers]
-        yield one._replace(line=found[0] if found else None)
+        file, line = next((places[one.path, text] for text in _as_written(one.row) if (one.path, text) in places), ("", None))
+        yield one._replace(file=file, line=line)
 
 
 def _as_written(row: Row) -> Iterator[bytes]:
@@ -424,7 +431,7 @@ class Words:
         """An event, its arguments, and what each rule tried with it; what had an effect comes first."""
         row = one.row
         thread = "" if row.thread is None else f", thread {row.thread}"
-        place = one.path if one.line is None else f"{one.path}:{one.line}"
+        place = one.path if one.line is None else f"{one.file}:{one.line}"
         yield f"{place}: {_moment(one.time_ns, timed=one.timed)}{thread}"
         yield f"  {row.event} {_text(row)}".rstrip()
         arguments = self._arguments(row, self.answer.versions.get(one.path))

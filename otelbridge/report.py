@@ -18,9 +18,10 @@ BUCKETS = (
 
 
 class InputReport(NamedTuple):
-    """What is known of one input when it was read to its end."""
+    """What is known of one input when it was read to its end. `path` is what messages name it by, `parts` are all its files."""
 
-    paths: tuple[str, ...]
+    path: str
+    parts: tuple[str, ...]
     format: str
     units: str
     role: str | None
@@ -56,8 +57,8 @@ def losses(inputs: Sequence[InputReport]) -> list[str]:
     for report in inputs:
         for bucket, number in report.account.buckets.items():
             if number and (loss := loss_of(bucket)):
-                found.append(f"{report.paths[0]}: {number} {_worded(loss.text, number, report.units)}")
-        found += [f"{report.paths[0]}: {gap}" for gap in report.gaps]
+                found.append(f"{report.path}: {number} {_worded(loss.text, number, report.units)}")
+        found += [f"{report.path}: {gap}" for gap in report.gaps]
     return found
 
 
@@ -105,7 +106,7 @@ def accounting(
 def _input(report: InputReport) -> dict[str, Any]:
     account = report.account
     found: dict[str, Any] = {
-        "path": report.paths[0],
+        "path": report.path,
         "format": report.format,
         "role": report.role,
         "bytes": report.bytes,
@@ -116,8 +117,8 @@ def _input(report: InputReport) -> dict[str, Any]:
         "last_time": _time(account.last_ns) if report.timed else None,
         "qemu_version": report.qemu_version,
     }
-    if len(report.paths) > 1:
-        found["parts"] = list(report.paths)
+    if len(report.parts) > 1:
+        found["parts"] = list(report.parts)
     if report.processes > 1:
         found["processes"] = report.processes
         found["processes_guessed"] = True

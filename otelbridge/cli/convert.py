@@ -21,6 +21,7 @@ _CONVERT_EXAMPLES = """
 \b
 Examples:
   otelbridge convert src.log dst.log                  the waterfall of one migration
+  otelbridge convert vm.log* dst.log                  the same, with the rotated parts of one log
   otelbridge convert vm.log.gz --to file:out          OTLP/JSON lines in out/
   otelbridge convert src.log dst.log --to http://collector:4318
   otelbridge convert --source a.log --destination b.log --to grpc://collector:4317

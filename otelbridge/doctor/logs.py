@@ -17,8 +17,8 @@ from otelbridge.catalogue.hot import COSTLY, hot_events
 from otelbridge.doctor.findings import Finding, named
 from otelbridge.errors import FormatError
 from otelbridge.readers.detect import detect
+from otelbridge.readers.rotated import in_order, is_packed, rotated_from
 from otelbridge.service.follow.patterns import Pattern, excluded
-from otelbridge.service.follow.rotation import in_order, is_packed, rotated_from
 from otelbridge.view.text import count_text
 
 DEFAULT_FOLDER = Path("/var/log/libvirt/qemu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otelbridge import report
@@ -19,6 +20,7 @@ from otelbridge.readers.detect import another
 from otelbridge.readers.formats import FORMATS
 from otelbridge.readers.inputs import TraceInput
 from otelbridge.readers.open import is_pipe, shown
+from otelbridge.readers.rotated import beside
 from otelbridge.readers.source import Progress, Times, times_of
 from otelbridge.records import Outcome, Signal
 
@@ -69,14 +71,30 @@ def convert(options: ConvertOptions, *, env: MappingType[str, str], progress: Pr
                 reports = list(crew.read(joined, sinks))
         outcomes = [sink.close() for sink in sinks]
     some_events(traces, reports, setup.told.catalogue.is_event)
+    setup.notes.extend(_parts_not_given(traces, reports))
     return _concluded(reports, report.combined(outcomes), setup.notes, picture)
+
+
+def _parts_not_given(traces: Sequence[TraceInput], reports: Sequence[report.InputReport]) -> Iterator[str]:
+    """Where what is missing in a log may stand in a rotated part of it."""
+    given = {Path(path).resolve() for trace in traces for path in trace.files}
+    for trace, of_it in zip(traces, reports, strict=True):
+        path, account = trace.paths[0], of_it.account
+        is_whole = of_it.role is not None and not account.incomplete and not account.buckets["orphan_end"]
+        if is_whole or path == "-" or FORMATS[trace.format].unit != "lines":
+            continue
+        if names := [part.name for part in beside(Path(path)) if part.resolve() not in given]:
+            yield (
+                f"{path}: no whole migration stands in it, and parts of the same log beside it were not given: "
+                f"{', '.join(names)}. Name them too; what is missing may stand there."
+            )
 
 
 def _is_shared(setup: Setup, traces: Sequence[TraceInput]) -> bool:
     """Whether several processes read the inputs."""
     if setup.options.jobs < 2 or len(traces) < 2:  # noqa: PLR2004  # it takes two
         return False
-    pipes = [path for trace in traces for path in trace.paths if is_pipe(path)]
+    pipes = [path for trace in traces for path in trace.files if is_pipe(path)]
     if pipes:
         setup.notes.append(
             f"--jobs {setup.options.jobs}: {shown(pipes[0])} is a pipe, which only one process can read, so one read all."
@@ -94,7 +112,7 @@ def some_events(traces: Sequence[TraceInput], reports: Sequence[report.InputRepo
     """Refuse inputs without any event."""
     if any(r.account.events for r in reports):
         return
-    names = ", ".join(shown(path) for trace in traces for path in trace.paths)
+    names = ", ".join(shown(path) for trace in traces for path in trace.files)
     words = sorted({trace.format for trace in traces})
     expected = " or ".join(f"'{FORMATS[word].example}' (--format {word})" for word in words)
     seen = _other_formats(traces, is_event)
@@ -127,9 +145,9 @@ def _concluded(
 ) -> Conversion:
     refused = [reason for outcome in outcomes.values() for reason in outcome.reasons]
     without = [r for r in reports if not r.account.events]
-    empty = [f"{r.paths[0]}: there is no trace event in it" for r in without if r.format != "simple"]
+    empty = [f"{r.path}: there is no trace event in it" for r in without if r.format != "simple"]
     # A file with the header of a simple trace is one, if nothing reached it; no other format tells a trace without events.
-    notes = [*notes, *(f"{r.paths[0]}: {_NOTHING_WRITTEN}" for r in without if r.format == "simple")]
+    notes = [*notes, *(f"{r.path}: {_NOTHING_WRITTEN}" for r in without if r.format == "simple")]
     document = report.accounting(reports, outcomes, [*empty, *refused], notes)
     rejected = any(outcome.rejected for outcome in outcomes.values())
     code = 5 if rejected else 7 if report.losses(reports) or empty else 0

@@ -111,7 +111,7 @@ class Crew:
     def __init__(self, setup: Setup, traces: Sequence[TraceInput], times: Sequence[Times]) -> None:
         self._setup, self._traces, self._times = setup, traces, times
         self._bytes_read = _FORK.RawArray("Q", len(traces))
-        self._size = sum(_size(path) for trace in traces for path in trace.paths)
+        self._size = sum(_size(path) for trace in traces for path in trace.files)
         self._workers: list[_Worker] = []
         number = min(setup.options.jobs, len(traces))
         try:

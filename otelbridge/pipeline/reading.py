@@ -128,7 +128,8 @@ def read_input(
     setup.notes.extend(f"{trace.paths[0]}: {said}" for said in source.notes)
     _note(setup.notes, trace, reading)
     return report.InputReport(
-        paths=trace.paths,
+        path=trace.paths[0],
+        parts=trace.files,
         format=trace.format,
         units=FORMATS[trace.format].unit,
         role=trace.role or next(iter(roles), None),

@@ -58,7 +58,7 @@ def _two_sided(trace: TraceInput) -> bool:
     if trace.format == "simple":
         return False  # it is one process's, and has the names of all events in it
     sides: set[str] = set()
-    for path in trace.paths:
+    for path in trace.files:
         left = _SIDES_APART_BYTES
         blocks = blocks_of(path)
         for block in blocks:

@@ -69,6 +69,16 @@ class Input:
         while block := self._read(size):
             yield block
 
+    def tail(self) -> bytes:
+        """The last bytes of the content, at most twice 64 KiB of it, in place of `blocks`."""
+        if self.packed or self.size is None:
+            last = b""
+            for block in self.blocks():
+                last = (last + block)[-2 * HEAD_BYTES :]
+            return last
+        self._raw.seek(max(0, self.size - HEAD_BYTES))
+        return self._read(HEAD_BYTES)
+
     def close(self) -> None:
         """Let go of the file."""
         self._content.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -116,7 +116,7 @@ def times_of(trace: TraceInput, told: Told) -> Times:
     if kind == "boot":
         return _since_boot(trace, told)
     if kind == "day":
-        return Times(not_after_ns=_written_ns(trace.paths[0], told), zone=zone_of(trace.paths[0]))
+        return Times(not_after_ns=_written_ns(trace.files[0], told), zone=zone_of(trace.paths[0]))
     if trace.format != "log" or trace.look.stamp is not None or not trace.look.events:
         return Times(assume_start_ns=told.assume_start_ns)
     if told.assume_start_ns is None:
@@ -186,16 +186,36 @@ def zone_of(path: str) -> tzinfo:
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def first_of(path: str, format_: str, told: Told, blocks: Iterable[bytes] | None = None) -> tuple[int, str, bytes] | None:
-    """Time as it stands there, name and arguments of the first event of an input, or of these first blocks of it."""
+def first_of(
+    files: Sequence[str], format_: str, told: Told, blocks: Iterable[bytes] | None = None
+) -> tuple[int, str, bytes] | None:
+    """Time as it stands there, name and arguments of the first event of files in their order, or of these first blocks."""
+    reader = FORMATS[format_].reader(_all_events(files[0], format_, told))
+    try:
+        return first_event(reader, (block for path in files for block in blocks_of(path)) if blocks is None else blocks)
+    except FormatError as error:
+        raise _named(error, files[-1]) from None
+
+
+def times_in(data: bytes, path: str, format_: str, told: Told) -> tuple[int, int] | None:
+    """The earliest and the latest time of the events in a piece of an input, as they stand there; None where there are none."""
+    try:
+        # Of a line that was cut there may be an event without its stamp.
+        reader = FORMATS[format_].reader(_all_events(path, format_, told)._replace(assume_start_ns=None))
+        batches = [*reader.feed(data), *reader.finish()]
+    except FormatError:
+        return None
+    times = [row.time_ns for batch in batches for row in batch.rows if row.time_ns is not None]
+    return (min(times), max(times)) if times else None
+
+
+def _all_events(path: str, format_: str, told: Told) -> Parts:
+    """What a reader needs that gives each event as a row."""
     plan = Plan(dict.fromkeys(told.catalogue.names, ()))
     parts = Parts(plan, told.catalogue.is_event, lambda _event, _raw: None, numbers=told.numbers, assume_start_ns=0)
     if FORMATS[format_].times == "day":
-        parts = parts._replace(not_after_ns=_written_ns(path, told), zone=zone_of(path))
-    try:
-        return first_event(FORMATS[format_].reader(parts), blocks_of(path) if blocks is None else blocks)
-    except FormatError as error:
-        raise _named(error, path) from None
+        return parts._replace(not_after_ns=_written_ns(path, told), zone=zone_of(path))
+    return parts
 
 
 def decoder_of(trace: TraceInput, told: Told, wanted: Wanted) -> Decoder:
@@ -290,30 +310,33 @@ class Source:
 
     def batches(self) -> Iterator[Batch]:
         """The whole trace from its beginning."""
-        parts = [self._part(path, thread) for path, thread in zip(self._trace.paths, self._trace.threads, strict=True)]
-        return parts[0] if len(parts) == 1 else merged(parts)
+        threads = [self._thread(files, thread) for files, thread in zip(self._trace.parts, self._trace.threads, strict=True)]
+        return threads[0] if len(threads) == 1 else merged(threads)
 
-    def _part(self, path: str, thread: int | None) -> Iterator[Batch]:
+    def _thread(self, files: Sequence[str], thread: int | None) -> Iterator[Batch]:
+        """A file with its rotated parts before it: the rest of a line that was cut stands in the next part."""
         trace = self._trace
         reader = reader_of(
             trace.format, self._told, self._times, self._plan, self._decode_sums, self._declared, thread, trace.look.front
         )
         self._readers.append(reader)
-        source = opened(path)
-        try:
-            yield from self._fed(reader, source)
-        except FormatError as error:
-            raise _named(error, path) from None
-        finally:
-            source.close()
+        for path in files:
+            source = opened(path)
+            try:
+                yield from self._fed(reader, source, last=path == files[-1])
+            except FormatError as error:
+                raise _named(error, path) from None
+            finally:
+                source.close()
+        self.gaps += reader.gaps
 
-    def _fed(self, reader: Reader, source: Input | ProgramInput) -> Iterator[Batch]:
+    def _fed(self, reader: Reader, source: Input | ProgramInput, *, last: bool) -> Iterator[Batch]:
         for block in source.blocks():
             self.bytes += len(block)
             yield from reader.feed(block)
             self._progress(source.position, source.size)
-        yield from reader.finish()
-        self.gaps += reader.gaps
+        if last:
+            yield from reader.finish()
         if source.gap:
             self.gaps.append(source.gap)
         self.notes += source.notes

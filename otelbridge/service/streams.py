@@ -519,7 +519,7 @@ def _recognised(kind: Kind, path: str, head: bytes, *, last: bool) -> TraceInput
         known = look_at(lines, is_event).stamp is not None
     elif word is not None:
         start = head[:_SIMPLE_HEAD_BYTES] if word == "simple" else lines
-        first = first_of(path, word, kind.told, [start])
+        first = first_of([path], word, kind.told, [start])
         known = first is not None
         full = last or len(head) >= (_SIMPLE_HEAD_BYTES if word == "simple" else HEAD_BYTES)
     if word is None or not (known or full):

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from otelbridge.readers.rotated import is_packed, rotated_from
 from otelbridge.service.follow.followed import FollowedFile, Piece, status
 from otelbridge.service.follow.parts import unreadable
 from otelbridge.service.follow.patterns import Pattern, excluded
-from otelbridge.service.follow.rotation import is_packed, rotated_from
 
 __all__ = ["Files", "FollowedFile", "Piece"]
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from otelbridge.readers.rotated import is_packed
 from otelbridge.service.follow.entry import Entry, at_end, read_before, unread
 from otelbridge.service.follow.parts import Candidates, DamagedError, Part, holds, open_part, unreadable
 from otelbridge.service.follow.plan import plan_to_extend, plan_to_resume
-from otelbridge.service.follow.rotation import Found, Mark, find, is_packed
+from otelbridge.service.follow.rotation import Found, Mark, find
 
 IDLE_AFTER_S = 10.0
 LOOK_S = 1.0

@@ -13,7 +13,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Self, TypeVar
 
-from otelbridge.service.follow.rotation import Fingerprint, Found, Mark, fingerprint, in_order, is_packed
+from otelbridge.readers.rotated import in_order, is_packed
+from otelbridge.service.follow.rotation import Fingerprint, Found, Mark, fingerprint
 
 Decision = TypeVar("Decision")
 

@@ -1,22 +1,17 @@
-"""What log rotation does to names and contents: pure decisions, no file is touched here."""
+"""What log rotation does to the files of a stream: pure decisions, no file is touched here."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple, Self
 
+from otelbridge.readers.rotated import is_packed
+
 HEAD_BYTES = 1024
 TAIL_BYTES = 256
 _TELLING_BYTES = 64  # fewer than these may begin many files: a date, a level
-
-# web.log.0  web.log.12.gz  web.log-20261127  web.log-20261127-1795770000.xz  0.log.20261127-101500.gz
-# A dash needs a date behind it: `vm-1` and `trace-4711` are names of their own.
-_ROTATED = re.compile(
-    r"(?P<base>.+?)(?:\.(?P<number>\d{1,3})|[.-](?P<date>\d{4}-?\d\d-?\d\d[\dTZ:._-]*?))(?P<packed>\.gz|\.xz)?"
-)
 
 
 class Fingerprint(NamedTuple):
@@ -135,42 +130,6 @@ class Found(NamedTuple):
     def packed(self) -> bool:
         """Whether its name says that it is compressed."""
         return is_packed(self.real)
-
-
-def is_packed(name: str) -> bool:
-    """Whether the name says that the file is compressed."""
-    return name.endswith((".gz", ".xz"))
-
-
-def rotated_from(name: str) -> str:
-    """The name that a rotated part had when it was written: `web.log` for `web.log.1.gz`, empty for other names."""
-    match = _ROTATED.fullmatch(name)
-    return match["base"] if match else ""
-
-
-def in_order(name: str, parts: Iterable[tuple[str, int]]) -> list[str]:
-    """The rotated parts of a file, oldest first.
-
-    Numbers fall and dates rise with time. Where both occur, the times of the last changes decide.
-
-    Args:
-        name: The file's name.
-        parts: Name and time of the last change of each file beside it, whatever it is.
-    """
-    numbered, dated = [], []
-    names = dict(parts)
-    for part, mtime_ns in names.items():
-        match = _ROTATED.fullmatch(part)
-        # Of .1 and .1.gz the packed one is left out: the other is there only while it is being packed.
-        if match is None or match["base"] != name or (match["packed"] and part[:-3] in names):
-            continue
-        if match["number"]:
-            numbered.append((-int(match["number"]), mtime_ns, part))
-        else:
-            dated.append((int(re.sub(r"\D", "", match["date"])), mtime_ns, part))
-    if numbered and dated:
-        return [part for *_, part in sorted([*numbered, *dated], key=lambda entry: entry[1])]
-    return [part for *_, part in sorted(numbered or dated)]
 
 
 def find(mark: Mark, found: Sequence[Found], holds: Callable[[Found], bool]) -> int | None:
