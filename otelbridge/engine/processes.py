@@ -41,6 +41,7 @@ MAX_THREADS = 10_000
 """So many threads are told apart; a migration has some ten."""
 
 _MARKS = {"source": b"savevm_state_setup", "destination": b"loadvm_state_setup"}
+MARK_BYTES = max(map(len, _MARKS.values()))
 
 
 def two_sided(block: bytes, known: set[str]) -> set[str]:

@@ -93,8 +93,9 @@ def read_input(
 ) -> report.InputReport:
     """One input, from its first byte to the sinks."""
     mapping = setup.mapping
-    decoder = decoder_of(trace, setup.told, mapping.plan.rows)
-    source = Source(trace, setup.told, times, mapping.plan, decoder.saw, setup.progress)
+    # Each process has its own: what one shows of its version must not depend on how far the others were read.
+    first = decoder_of(trace, setup.told, mapping.plan.rows)
+    source = Source(trace, setup.told, times, mapping.plan, first.saw, setup.progress)
     resources: list[Resource] = []
     roles: list[str] = []
     machines = {machine.id for machine in mapping.machines}
@@ -104,6 +105,7 @@ def read_input(
         resources.append(resource_of(trace, key, reading.processes.ids.get(number), setup.environment))
         stream = Stream(key, trace.role, times.mark, times.uncertainty_ns or None, _coarse(source.resolution_ns))
         joins = joined and joined.joins
+        decoder = decoder_of(trace, setup.told, mapping.plan.rows) if number else first
         return engine_type(mapping, stream, decoder.decode, lambda: decoder.version_range, decoder.saw, joins)
 
     reading = Reading(new_engine)
@@ -116,9 +118,15 @@ def read_input(
             roles.extend(_roles(spans, machines))
             _hand(sinks, resource, spans, points)
 
+    window_ns = None
     for batch in source.batches():
+        # What comes of several processes is in the order of windows, so that it does not depend on how the input was cut.
+        if len(reading.engines) > 1 and batch.window_ns != window_ns:
+            deliver()
+        window_ns = batch.window_ns
         reading.take(batch)
-        deliver()
+        if len(reading.engines) == 1:
+            deliver()
     open_spans = sum(engine.open for engine in reading.engines.values())
     reading.finish()
     deliver()
@@ -137,7 +145,7 @@ def read_input(
         account=report.summed([engine.accounting for engine in reading.engines.values()]),
         points_made=sum(engine.points_made for engine in reading.engines.values()),
         open=open_spans,
-        qemu_version=decoder.version_range,
+        qemu_version=first.version_range,
         processes=len(reading.engines),
         gaps=tuple(source.gaps),
         timed=times.mark != "none",

@@ -7,7 +7,7 @@ from collections.abc import Mapping as MappingType
 from typing import TYPE_CHECKING
 
 from otelbridge.engine import Engine, LinkIndex, Stream
-from otelbridge.engine.processes import two_sided
+from otelbridge.engine.processes import MARK_BYTES, two_sided
 from otelbridge.mapping import Mapping
 from otelbridge.pipeline.inputs import key_of
 from otelbridge.pipeline.options import Setup
@@ -58,11 +58,14 @@ def _two_sided(trace: TraceInput) -> bool:
     if trace.format == "simple":
         return False  # it is one process's, and has the names of all events in it
     sides: set[str] = set()
+    rest = b""
     for path in trace.files:
         left = _SIDES_APART_BYTES
         blocks = blocks_of(path)
         for block in blocks:
-            sides |= two_sided(block, sides)
+            # What tells a side may be cut between two blocks, or two rotated parts.
+            sides |= two_sided(rest + block, sides)
+            rest = (rest + block)[-MARK_BYTES:]
             left -= len(block) if sides else 0
             if len(sides) > 1 or left < 0:
                 break
@@ -89,7 +92,7 @@ def seen_in(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, pla
     from otelbridge.engine.clocks import ARGUMENTS, Listener  # noqa: PLC0415  # only where there are two hosts
     from otelbridge.engine.fits import Log, seen  # noqa: PLC0415
 
-    decoder = decoder_of(trace, setup.told, mapping.plan.rows)
+    first = decoder_of(trace, setup.told, mapping.plan.rows)
     indexes: list[LinkIndex] = []
     spans: list[list[FinishedSpan]] = []
     machines = {machine.id for machine in mapping.machines}
@@ -98,6 +101,7 @@ def seen_in(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, pla
         indexes.append(LinkIndex())
         spans.append([])
         stream = Stream(key_of(trace, number), trace.role)
+        decoder = decoder_of(trace, setup.told, mapping.plan.rows) if number else first
         return Engine(mapping, stream, decoder.decode, lambda: None, decoder.saw, index=indexes[number])
 
     reading = Reading(new_engine)
@@ -113,7 +117,7 @@ def seen_in(setup: Setup, trace: TraceInput, times: Times, mapping: Mapping, pla
     needed = mapping.plan.rows
     rows = needed if trace.look.stamp == "iso" else setup.mapping.plan.rows
     plan = Plan({**dict.fromkeys(ARGUMENTS, ()), **rows})
-    for batch in Source(trace, setup.told, times, plan, decoder.saw, setup.progress).batches():
+    for batch in Source(trace, setup.told, times, plan, first.saw, setup.progress).batches():
         split = reading.processes.split([row for row in batch.rows if row.event in rows])
         reading.feed(batch, [[row for row in of_one if row.event in needed] for of_one in split])
         collect()

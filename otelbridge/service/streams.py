@@ -348,7 +348,7 @@ class _Opened:
 
     def __init__(self, kind: Kind, trace: TraceInput, times: Times, attributes: Attributes) -> None:
         self.trace, self.times = trace, times
-        self.decoder: Decoder = decoder_of(trace, kind.told, kind.mapping.plan.rows)
+        self.decoders: dict[int, Decoder] = {0: decoder_of(trace, kind.told, kind.mapping.plan.rows)}
         self.sums: Decoder = decoder_of(trace, kind.told, kind.mapping.plan.sums)
         plan = kind.mapping.plan
         # What only the question needs which streams belong together comes as rows and is counted here.
@@ -368,7 +368,7 @@ class _Opened:
         self.reading = Reading(self._new_engine)
 
     def _declared(self, event: str) -> None:
-        self.decoder.saw(event)
+        self.decoders[0].saw(event)
         self.sums.saw(event)
 
     def _new_engine(self, number: int) -> Engine:
@@ -379,10 +379,18 @@ class _Opened:
         self.resources[number] = resource_of(self.trace, key, self.reading.processes.ids.get(number), environment)
         coarse = resolution_ns if resolution_ns > 1000 else None  # noqa: PLR2004  # a microsecond
         stream = EngineStream(key, self.trace.role, times.mark, times.uncertainty_ns or None, coarse)
+        if number not in self.decoders:
+            self.decoders[number] = decoder_of(self.trace, kind.told, kind.mapping.plan.rows)
+        decoder = self.decoders[number]
         return Engine(
-            kind.mapping, stream, self.decoder.decode, lambda: self.decoder.version_range, self.decoder.saw, self.joins,
+            kind.mapping,
+            stream,
+            decoder.decode,
+            lambda: decoder.version_range,
+            decoder.saw,
+            self.joins,
             self.trail.index(number),
-        )  # fmt: skip
+        )
 
     def take_in(self, batch: Batch) -> None:
         """Hand a batch to the engines."""
@@ -447,6 +455,7 @@ class _Opened:
             engine, resource = reading.let_go(number), self.resources.pop(number)
             self.trail.let_go(number)
             self.resolutions.pop(number)
+            self.decoders.pop(number)
             engine.finish()
             self._last_words.append((resource, engine.take_spans(), engine.take_points()))
             self.ended = report.summed([self.ended, engine.accounting])
@@ -462,9 +471,12 @@ class _Opened:
             "look": [trace.look.first.hex(), trace.look.stamp, trace.look.events, trace.look.front.hex()],
             "times": [times.offset_ns, times.not_after_ns, times.assume_start_ns, times.mark, times.uncertainty_ns],
             "reader": self.reader.snapshot(),
-            "decoders": [self.decoder.snapshot(), self.sums.snapshot()],
+            "decoders": [self.decoders[0].snapshot(), self.sums.snapshot()],
             "processes": self.reading.processes.snapshot(),
-            "engines": [[n, self.resolutions[n], engine.snapshot()] for n, engine in self.reading.engines.items()],
+            "engines": [
+                [n, self.resolutions[n], engine.snapshot(), self.decoders[n].snapshot()]
+                for n, engine in self.reading.engines.items()
+            ],
             "made": self.reading.made,
             "seen": [list(seen) for seen in self.reading.seen_ns.items()],
             "ended": [self.ended.snapshot(), self.ended_points],
@@ -484,12 +496,14 @@ class _Opened:
         times = Times(offset_ns, not_after_ns, zone_of(path), assume_start_ns, mark, uncertainty_ns)
         opened = cls(kind, trace, times, attributes)
         opened.reader.restore(saved["reader"])
-        opened.decoder.restore(saved["decoders"][0])
+        opened.decoders[0].restore(saved["decoders"][0])
         opened.sums.restore(saved["decoders"][1])
         opened.reading.processes.restore(saved["processes"])
-        for number, resolution_ns, state in saved["engines"]:
+        for number, resolution_ns, state, *decoder in saved["engines"]:
             opened.resolutions[number] = resolution_ns
             engine = opened.reading.engines[number] = opened._new_engine(number)
+            # In older snapshots all processes have one.
+            opened.decoders[number].restore(decoder[0] if decoder else saved["decoders"][0])
             engine.restore(state)
         opened.reading.made, opened.reading.seen_ns = saved["made"], dict(saved["seen"])
         opened.ended.restore(saved["ended"][0])

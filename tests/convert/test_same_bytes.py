@@ -134,6 +134,20 @@ def test_pieces_of_any_size_give_equal_bytes(
     assert outputs(*logs(recording), to=tmp_path / "pieces") == expected
 
 
+@pytest.mark.parametrize("pieces", PIECES)
+def test_pieces_of_a_log_of_two_processes_give_equal_bytes(
+    pieces: str, logs: Logs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one process shows of its version must not depend on how far the other was read."""
+    both = tmp_path / "both.log"
+    lines = [line for log in logs(TLS) for line in log.read_bytes().splitlines(keepends=True) if b"@" in line]
+    both.write_bytes(b"".join(sorted(lines, key=lambda line: line.split(b"@")[1].split(b":")[0])))
+    expected = outputs(both, to=tmp_path / "whole")
+    assert expected["traces.jsonl"].count(b'"migration"') == 2
+    monkeypatch.setattr(reading.Input, "blocks", in_pieces(PIECES[pieces]))
+    assert outputs(both, to=tmp_path / "pieces") == expected
+
+
 @pytest.mark.parametrize("size", [65536, 4099])
 def test_counted_pages_do_not_depend_on_pieces(size: int, logs: Logs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hot events are counted in windows of event time, which blocks may cut anywhere."""
