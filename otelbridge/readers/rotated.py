@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -52,10 +51,10 @@ def in_order(name: str, parts: Iterable[tuple[str, int]]) -> list[str]:
 
 def chains(paths: Sequence[str]) -> list[tuple[str, ...]]:
     """Which of these files are parts of one log by their names: the files of each such log, oldest first, at least two."""
-    logs: dict[tuple[str, str], dict[str, str]] = {}
+    logs: dict[tuple[Path, str], dict[str, str]] = {}
     for path in paths:
-        folder, name = os.path.split(path)
-        logs.setdefault((folder, rotated_from(name) or _unpacked(name)), {})[name] = path
+        name = Path(path).name
+        logs.setdefault((Path(path).parent.resolve(), rotated_from(name) or _unpacked(name)), {})[name] = path
     found = []
     for (_, base), named in logs.items():
         last = next((name for name in (base, f"{base}.gz", f"{base}.xz") if name in named), None)

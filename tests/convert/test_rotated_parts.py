@@ -118,6 +118,14 @@ def test_parts_of_any_names_are_put_in_order(names: Sequence[str], logs: Logs, t
     assert found.notes[0].endswith(f"in this order: {', '.join(names)}.")
 
 
+def test_parts_may_be_named_in_several_ways(logs: Logs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, _ = logs("debian-7.2/precopy-busy")
+    written(tmp_path / "parts", list(zip(["src.log.0", "src.log"], cut(source.read_bytes(), 2, 1), strict=True)))
+    monkeypatch.chdir(tmp_path / "parts")
+    found = converted([Path("src.log"), Path("../parts/src.log.0")], tmp_path / "found")
+    assert found.delivered == converted([source], tmp_path / "whole").delivered
+
+
 def test_the_role_of_one_part_is_that_of_all(logs: Logs, tmp_path: Path) -> None:
     source, destination = logs("debian-7.2/precopy-busy")
     parts = written(tmp_path / "parts", list(zip(["src.log.0", "src.log"], cut(source.read_bytes(), 2, 1), strict=True)))
