@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from otelbridge.errors import FormatError
@@ -19,6 +19,7 @@ _EVENT = re.compile(
 )
 
 
+_FIRST_LINES = 200
 _ISO_STAMP = "2026-11-23T04:30:01.123456Z "
 
 
@@ -75,7 +76,7 @@ def detect(head: bytes, path: str, is_event: Callable[[str], bool]) -> Detected:
     Raises:
         FormatError: It could be in several formats, or it is no text and no trace that is known.
     """
-    _refuse_wrapped(head, path)
+    _refuse_wrapped(head, path, is_event)
     look = look_at(head, is_event)
     if look.stamp is not None and not _has_others(head):
         return Detected("log", f"it has the line {look.first[:80]!r}")
@@ -114,7 +115,7 @@ _WRAPPED = (
 )  # fmt: skip
 
 
-def _refuse_wrapped(head: bytes, path: str) -> None:
+def _refuse_wrapped(head: bytes, path: str, is_event: Callable[[str], bool]) -> None:
     """Say of a log that something else has wrapped how to get at it; recorded anew it would be no other.
 
     Raises:
@@ -126,6 +127,43 @@ def _refuse_wrapped(head: bytes, path: str) -> None:
                 f"{shown(path)} is {found}; it begins with {head[:16]!r}. {repair}; nothing of it was converted.",
                 path=path, offset=0,
             )  # fmt: skip
+    if wrapped := _in_objects(head, is_event):
+        where, line = wrapped
+        raise FormatError(
+            f"{shown(path)} has the lines of a log in JSON objects, the first event under '{where}': {line[:80]!r}. The lines "
+            f"themselves were expected. Unwrap them: jq -Rr 'fromjson? | {where} // empty' FILE >trace.log; nothing of it was "
+            "converted.",
+            path=path, offset=0,
+        )  # fmt: skip
+
+
+# {"component":"virt-launcher","level":"info","msg":"19625@1795407950.847563:migrate_set_state new state setup",…}
+def _in_objects(head: bytes, is_event: Callable[[str], bool]) -> tuple[str, str] | None:
+    """Where in the JSON objects that the lines are an event stands with its stamp, as jq names it, and the first such event."""
+    lines = [line for line in head.splitlines()[:_FIRST_LINES] if line.startswith(b"{")]
+    if not lines:
+        return None
+    import json  # noqa: PLC0415  # most logs have no such line
+
+    for line in lines:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if b'"MESSAGE"' in line:  # the journal's, of which there is a reader
+            continue
+        for where, text in _texts(found, ""):
+            if _look(text.encode("utf-8", "surrogatepass"), is_event).stamp is not None:
+                return where, text
+    return None
+
+
+def _texts(found: object, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(found, str):
+        yield where, found
+    elif isinstance(found, dict):
+        for key, value in found.items():
+            yield from _texts(value, f"{where}.{key}" if key.isidentifier() else f'{where}."{key}"')
 
 
 def another(head: bytes, format_: str, is_event: Callable[[str], bool]) -> Detected | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -98,6 +100,30 @@ def test_a_log_with_lines_of_any_other_format_is_refused(line: bytes, format_: s
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(FormatError, match="is no text and no trace that is known"):
         word(b"\x7fELF\x02\x01\x01" + bytes(range(32)) * 20)
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ({"component": "virt-launcher", "msg": "{}", "subcomponent": "qemu"}, ".msg"),
+        ({"_index": "logs", "_source": {"message": "{}", "host": "hv-1"}}, "._source.message"),
+        ({"labels": {"app": "vm"}, "line-text": "{}"}, '."line-text"'),
+    ],
+    ids=["virt-launcher", "search engine", "odd name"],
+)
+def test_a_log_in_json_objects_is_refused_with_how_to_unwrap_it(line: dict[str, Any], where: str) -> None:
+    event = "7@1795407950.000001:" + STATE.decode()
+    head = '{"msg": "starting"}\nno JSON\n' + json.dumps(line).replace("{}", event) + "\n"
+    with pytest.raises(FormatError) as error:
+        word(head.encode())
+    assert f"the first event under '{where}': '{event}'" in str(error.value)
+    assert f"jq -Rr 'fromjson? | {where} // empty' FILE >trace.log" in str(error.value)
+
+
+def test_objects_without_an_event_are_no_reason_to_refuse() -> None:
+    """QEMU's own messages may be JSON, QMP's for example."""
+    assert word(b'{"msg": "starting"}\n{"timestamp": 1\n7@1795407950.000001:' + STATE + b"\n") == "log"
+    assert word(b"[" * 100_000 + b"\n{" + b'{"a":' * 60_000) == "log"
 
 
 def test_holes_alone_are_no_reason_to_refuse() -> None:
