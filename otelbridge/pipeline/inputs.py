@@ -65,7 +65,7 @@ def _older_parts(
     """For each log that was given with rotated parts of it, those parts, oldest first."""
     found = {}
     for parts in chains([path for path in paths if path != "-" and not Path(path).is_dir()]):
-        words = {formats[path] for path in parts if head_of_it(path)}
+        words = {formats[path] for path in parts if _is_told(setup, formats[path], head_of_it(path))}
         if len(words) > 1 or any(FORMATS[word].unit != "lines" for word in words) or len(_roles_of(setup, parts)) > 1:
             continue
         format_ = next(iter(words), "log")
@@ -81,9 +81,14 @@ def _older_parts(
         else:
             setup.notes.append(
                 f"{parts[-1]}: by their names these are parts of one log, but not by the times in them, so each is read as a "
-                f"log of its own: {names}."
+                f"log of its own: {names}. If they are one, put them together first: cat {' '.join(parts)} > one.log"
             )
     return found
+
+
+def _is_told(setup: Setup, format_: str, head: bytes) -> bool:
+    """Whether the first bytes tell the format: what has no event yet is taken for a log."""
+    return bool(head) and (format_ != "log" or look_at(head, setup.told.catalogue.is_event).events)
 
 
 def _roles_of(setup: Setup, paths: Sequence[str]) -> set[str]:

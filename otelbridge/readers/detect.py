@@ -20,6 +20,7 @@ _EVENT = re.compile(
 
 
 _FIRST_LINES = 200
+_NAME = re.compile(r"[A-Za-z0-9_.@-]+")
 _ISO_STAMP = "2026-11-23T04:30:01.123456Z "
 
 
@@ -163,7 +164,9 @@ def _texts(found: object, where: str) -> Iterator[tuple[str, str]]:
         yield where, found
     elif isinstance(found, dict):
         for key, value in found.items():
-            yield from _texts(value, f"{where}.{key}" if key.isidentifier() else f'{where}."{key}"')
+            # It will be copied into a shell, so a name must be nothing but a name.
+            if _NAME.fullmatch(key):
+                yield from _texts(value, f"{where}.{key}" if key.isidentifier() else f'{where}."{key}"')
 
 
 def another(head: bytes, format_: str, is_event: Callable[[str], bool]) -> Detected | None:

@@ -7,7 +7,9 @@ import json
 import lzma
 import os
 import random
+import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,10 +141,34 @@ def test_two_hosts_logs_that_are_named_like_parts_stay_two(logs: Logs, tmp_path:
     both = written(tmp_path / "parts", [(f"mig.{n}", path.read_bytes()) for n, path in enumerate(logs("debian-7.2/tls-ok"))])
     found = converted(both, tmp_path / "found")
     assert [one["path"] for one in found.accounting["inputs"]] == ["mig.0", "mig.1"]
-    assert "not by the times in them, so each is read as a log of its own: mig.1, mig.0." in found.notes[0]
+    assert "not by the times in them, so each is read as a log of its own: mig.1, mig.0. " in found.notes[0]
+    assert f"cat {both[1]} {both[0]} > one.log" in found.notes[0]
     picture = run("convert", *both)
     assert picture.out.splitlines()[1].split()[:2] == ["source", "mig.0,"]
     assert picture.out.splitlines()[2].split()[:2] == ["destination", "mig.1,"]
+
+
+def test_a_part_without_any_event_is_a_part_all_the_same(logs: Logs, tmp_path: Path) -> None:
+    """The system's log of a quiet day; the format is told by the others."""
+    source, _ = logs("debian-7.2/precopy-busy")
+    stamped = re.findall(rb"(?m)^\d+@(\d+)\.(\d+):(.*)$", source.read_bytes())
+    lines = [
+        b"%b.%b+00:00 hv-1 qemu-system-x86_64[4711]: %b\n"
+        % (datetime.fromtimestamp(int(second), UTC).strftime("%Y-%m-%dT%H:%M:%S").encode(), fraction, text)
+        for second, fraction, text in stamped
+    ]
+    quiet = b"2026-11-22T10:00:00.000001+00:00 hv-1 CRON[99]: (root) CMD (true)\n"
+    middle = len(lines) // 2
+    parts = written(
+        tmp_path / "parts",
+        [("syslog.2", quiet * 2000), ("syslog.1", b"".join(lines[:middle])), ("syslog", b"".join(lines[middle:]))],
+    )
+    whole = written(tmp_path / "one", [("syslog", quiet * 2000 + b"".join(lines))])
+    wanted = converted(whole, tmp_path / "whole", "--format", "syslog")
+    found = converted(parts, tmp_path / "found")
+    assert len(found.delivered["traces.jsonl"]) > 100_000
+    assert found.delivered == wanted.delivered
+    assert found.notes[0].endswith("in this order: syslog.2, syslog.1, syslog.")
 
 
 def test_parts_that_were_not_given_are_named_where_something_is_missing(logs: Logs, tmp_path: Path) -> None:
