@@ -58,7 +58,8 @@ def chains(paths: Sequence[str]) -> list[tuple[str, ...]]:
     found = []
     for (_, base), named in logs.items():
         last = next((name for name in (base, f"{base}.gz", f"{base}.xz") if name in named), None)
-        if len(named) > 1:
+        # vm.1 and vm.2 may well be two guests.
+        if len(named) > 1 and (last or "." in base or any(map(is_packed, named))):
             rotated = [(name, Path(path).stat().st_mtime_ns) for name, path in named.items() if name != last]
             parts = [*in_order(base, rotated), *([last] if last else [])]
             found += [tuple(named[part] for part in parts)] if len(parts) > 1 else []

@@ -171,6 +171,15 @@ def test_a_part_without_any_event_is_a_part_all_the_same(logs: Logs, tmp_path: P
     assert found.notes[0].endswith("in this order: syslog.2, syslog.1, syslog.")
 
 
+def test_logs_of_two_guests_stay_two(logs: Logs, tmp_path: Path) -> None:
+    """One was migrated after the other, and both have a number for a name."""
+    sources = [logs(name)[0].read_bytes() for name in ("debian-7.2/precopy-busy", "debian-7.2/tls-ok")]
+    guests = written(tmp_path / "guests", list(zip(["vm.1", "vm.2"], sources, strict=True)))
+    found = converted(guests, tmp_path / "found")
+    assert [one["path"] for one in found.accounting["inputs"]] == ["vm.1", "vm.2"]
+    assert not any("rotated" in note for note in found.notes)
+
+
 def test_parts_that_were_not_given_are_named_where_something_is_missing(logs: Logs, tmp_path: Path) -> None:
     source, _ = logs("debian-7.2/precopy-busy")
     pieces = cut(source.read_bytes(), 3, 5)
