@@ -138,14 +138,16 @@ def test_the_role_of_one_part_is_that_of_all(logs: Logs, tmp_path: Path) -> None
 
 def test_two_hosts_logs_that_are_named_like_parts_stay_two(logs: Logs, tmp_path: Path) -> None:
     """Both are of the same time."""
-    both = written(tmp_path / "parts", [(f"mig.{n}", path.read_bytes()) for n, path in enumerate(logs("debian-7.2/tls-ok"))])
+    both = written(
+        tmp_path / "parts", [(f"mig.log.{n}", path.read_bytes()) for n, path in enumerate(logs("debian-7.2/tls-ok"))]
+    )
     found = converted(both, tmp_path / "found")
-    assert [one["path"] for one in found.accounting["inputs"]] == ["mig.0", "mig.1"]
-    assert "not by the times in them, so each is read as a log of its own: mig.1, mig.0. " in found.notes[0]
+    assert [one["path"] for one in found.accounting["inputs"]] == ["mig.log.0", "mig.log.1"]
+    assert "not by the times in them, so each is read as a log of its own: mig.log.1, mig.log.0. " in found.notes[0]
     assert f"cat {both[1]} {both[0]} > one.log" in found.notes[0]
     picture = run("convert", *both)
-    assert picture.out.splitlines()[1].split()[:2] == ["source", "mig.0,"]
-    assert picture.out.splitlines()[2].split()[:2] == ["destination", "mig.1,"]
+    assert picture.out.splitlines()[1].split()[:2] == ["source", "mig.log.0,"]
+    assert picture.out.splitlines()[2].split()[:2] == ["destination", "mig.log.1,"]
 
 
 def test_a_part_without_any_event_is_a_part_all_the_same(logs: Logs, tmp_path: Path) -> None:
