@@ -59,6 +59,57 @@ def test_rotated_parts_that_fit_the_pattern_are_no_streams(tmp_path: Path) -> No
     assert reading.files.problems == []
 
 
+def rotate(path: Path) -> None:
+    """`web.log.0` becomes `web.log.1`, and the file `web.log.0`."""
+    for number in (2, 1, 0):
+        old = path.with_name(f"{path.name}.{number - 1}") if number else path
+        if old.exists():
+            old.rename(path.with_name(f"{path.name}.{number}"))
+
+
+def test_a_log_that_is_rotated_before_it_is_seen_is_read_from_its_first_part(tmp_path: Path) -> None:
+    """A QEMU that is started for an incoming migration and traces each page writes 2 MiB in less than a second."""
+    reading = Reading(tmp_path, "*.log")
+    log = tmp_path / "web.log"
+    for text in (b"one\ntw", b"o\nthree", b"\n"):
+        rotate(log)
+        log.write_bytes(text)
+    reading.read()
+    assert reading.data == b"one\ntwo\nthree\n"
+    rotate(log)
+    log.write_bytes(b"four\n")
+    reading.read()
+    assert reading.data == b"one\ntwo\nthree\nfour\n"
+    assert reading.losses == []
+
+
+def test_parts_of_a_log_that_was_there_before_are_left_alone(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"web.log.{number}").write_bytes(b"long ago\n")
+        os.utime(tmp_path / f"web.log.{number}", (1_795_400_000 + number,) * 2)
+    reading = Reading(tmp_path, "*.log")
+    log = tmp_path / "web.log"
+    log.write_bytes(b"one\n")
+    rotate(log)
+    log.write_bytes(b"two\n")
+    reading.read()
+    assert reading.data == b"one\ntwo\n"
+
+
+def test_a_log_that_came_and_was_rotated_while_it_was_down_is_read_from_its_first_part(tmp_path: Path) -> None:
+    old, log = tmp_path / "old.log", tmp_path / "web.log"
+    old.write_bytes(b"long ago\n")
+    reading = Reading(tmp_path, "*.log", "end")
+    old.write_bytes(b"long ago\nold\n")
+    reading.read()
+    for text in (b"one\n", b"two\n", b"three\n"):
+        rotate(log)
+        log.write_bytes(text)
+    reading.restart()
+    reading.read()
+    assert reading.data == b"old\none\ntwo\nthree\n"
+
+
 def test_names_with_numbers_are_streams_where_no_pattern_names_what_they_would_be_parts_of(tmp_path: Path) -> None:
     for name in ("trace.1", "trace.2", "vm-1", "trace-4711"):
         (tmp_path / name).write_bytes(b"live\n")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.conftest import need
 from tests.receiver import Receiver
-from tests.service.running import Running, bodies, config_for, convert, running, until
+from tests.service.running import Running, Writer, bodies, config_for, convert, converted, received, running, until
 
 RECORDING = Path(__file__).resolve().parents[1] / "recordings/debian-7.2/precopy-busy-pages/src.log.gz"
 REMOTE = "/lib/systemd/systemd-journal-remote"
@@ -110,3 +112,31 @@ def test_hundreds_of_small_parts_that_were_rotated_while_it_was_down_are_read_at
             assert service.stop() == 0
         convert([whole], wanted)
     assert spans_of(receiver) == spans_of(wanted)
+
+
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_log_that_is_rotated_before_it_is_seen_loses_nothing(is_down: bool, tmp_path: Path) -> None:
+    """As a QEMU's that is started for an incoming migration and traces every page; the service is stopped, or down."""
+    data, whole = lines_of(1), tmp_path / "whole" / "vm.log"
+    whole.parent.mkdir()
+    whole.write_bytes(data)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "other.log").write_bytes(b"starting up\n")
+    with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver)) as service:
+        until(lambda: service.status()["inputs"])
+        if is_down:
+            assert service.stop() == 0
+        else:
+            service.send(signal.SIGSTOP)
+        writer = Writer(tmp_path / "logs" / "vm.log", data, max_bytes=len(data) // 4, backups=6)
+        writer.write(len(data))
+        writer.close()
+        if is_down:
+            service.start()
+        else:
+            service.send(signal.SIGCONT)
+        until(lambda: sum(one["bytes"] for one in service.status()["inputs"]) > len(data), 30)
+        until(lambda: all(one["ended"] for one in service.status()["inputs"]), 30)
+        until(lambda: not service.status()["outbox"]["pending_bytes"])
+        assert service.stop() == 0
+        assert received(receiver) == converted([whole])

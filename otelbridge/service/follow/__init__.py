@@ -17,6 +17,8 @@ __all__ = ["Files", "FollowedFile", "Piece"]
 
 OPEN_LIMIT = 200
 _REST_AFTER_S = 10.0
+_CLOCKS_NS = 1_000_000_000
+"""A file system's clock may be so much behind."""
 
 
 class Files:
@@ -27,7 +29,8 @@ class Files:
         exclude: Patterns of paths that are left out; one without a slash is compared with names.
         start: Where a file is begun that was never seen and is there at the first look.
         saved: A position for each path that was followed before.
-        first_look: False if this is not the first look at these patterns: then all new files are read from their beginning.
+        first_look: False if this is not the first look at these patterns, which a saved position shows, too: then all new files
+            are read from their beginning, with the rotated parts that were written since the last look.
         clock: Seconds of a clock that never goes back.
 
     Attributes:
@@ -48,20 +51,24 @@ class Files:
     ) -> None:
         self._patterns = [Pattern(text) for text in patterns]
         self._exclude = tuple(exclude)
-        self._at_end = start == "end" and first_look
         self._clock = clock
-        self._streams: dict[str, FollowedFile] = {
-            path: FollowedFile(path, clock, position) for path, position in saved.items() if self._names(path)
-        }
+        mine = {path: position for path, position in saved.items() if self._names(path)}
+        self._streams: dict[str, FollowedFile] = {path: FollowedFile(path, clock, position) for path, position in mine.items()}
+        is_first = first_look and not mine
+        self._at_end = start == "end" and is_first
+        # A log that comes may be rotated before it is seen, and more than once while nobody looked.
+        marks_ns = [int(position.get("mtime_ns", 0)) for position in mine.values()]
+        self._looked_ns: int | None = None if is_first else max(marks_ns, default=0)
         self.streams: Mapping[str, FollowedFile] = self._streams
         self.problems: list[str] = []
         self.unreadable: list[str] = []
 
     def scan(self) -> None:
         """Look for new files, and at those that are known: to be called about once a second."""
-        folders = _Folders()
+        now_ns, folders = time.time_ns(), _Folders()
         paths = {path for pattern in self._patterns for path in pattern.paths(folders.names)}
         notes = self._look_at_new(sorted(paths - self._streams.keys()))
+        self._looked_ns = now_ns - _CLOCKS_NS
         for path, stream in self._streams.items():
             stream.look(status(path))
         self._at_end = False
@@ -107,7 +114,7 @@ class Files:
                     f"'{path}' is compressed, so it does not grow and is not followed; read it with `otelbridge convert`."
                 )
             else:
-                self._streams[path] = FollowedFile(path, self._clock, at_end=self._at_end)
+                self._streams[path] = FollowedFile(path, self._clock, at_end=self._at_end, parts_since_ns=self._looked_ns)
         return notes
 
     def _base(self, path: str) -> str:

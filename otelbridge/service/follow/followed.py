@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from otelbridge.readers.rotated import is_packed
 from otelbridge.service.follow.entry import Entry, at_end, read_before, unread
 from otelbridge.service.follow.parts import Candidates, DamagedError, Part, holds, open_part, unreadable
-from otelbridge.service.follow.plan import plan_to_extend, plan_to_resume
+from otelbridge.service.follow.plan import plan_to_begin, plan_to_extend, plan_to_resume
 from otelbridge.service.follow.rotation import Found, Mark, find
 
 IDLE_AFTER_S = 10.0
@@ -44,6 +44,8 @@ class FollowedFile:
         clock: Seconds of a clock that never goes back.
         saved: An earlier `position()`, None for a file that was never seen.
         at_end: A file that was never seen is begun at its end.
+        parts_since_ns: Before a file that was never seen, its rotated parts are read that were written after this; None for
+            none of them.
 
     Attributes:
         path: As given.
@@ -51,14 +53,15 @@ class FollowedFile:
     """
 
     def __init__(
-        self, path: str, clock: Callable[[], float], saved: Mapping[str, Any] | None = None, *, at_end: bool = False
-    ) -> None:
+        self, path: str, clock: Callable[[], float], saved: Mapping[str, Any] | None = None, *, at_end: bool = False,
+        parts_since_ns: int | None = None,
+    ) -> None:  # fmt: skip
         self.path, self.problem = path, ""
         self._clock = clock
         self._entries: deque[Entry] = deque()
         self._mark: Mark | None = None  # where it is read on when no part is open
         self._resting = False
-        self._at_end = at_end
+        self._at_end, self._parts_since_ns = at_end, parts_since_ns
         self._away = self._replaced = self._moved = False
         self._lost, self._begins = "", False
         self._grew_s = clock()
@@ -313,12 +316,25 @@ class FollowedFile:
 
     def _begin(self) -> None:
         """Open a file that was never seen."""
+        if self._parts_since_ns is not None and not self._at_end:
+            self._begin_before(self._parts_since_ns)
+            return
         try:
             part = open_part(os.path.realpath(self.path))
         except OSError as error:
             self.problem = unreadable(self.path, error)
             return
         self._entries.append(Entry(part, at_end(part) if self._at_end else unread(part)))
+
+    def _begin_before(self, since_ns: int) -> None:
+        """Open the rotated parts that were written since then, and the file."""
+        with Candidates(self.path, os.path.realpath(self.path)) as candidates:
+            plan = candidates.decide(lambda: plan_to_begin(candidates, since_ns))
+            if plan is None or plan.must_wait(candidates.problem):
+                self.problem = candidates.problem
+                return
+            candidates.release(entry.part for entry in plan.entries)
+            self._take(plan.entries, candidates.problem if plan.is_cut else "")
 
     def _start_over(self) -> None:
         """The first part holds something else now: find what was read of it among the others."""

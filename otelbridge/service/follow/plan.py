@@ -31,6 +31,11 @@ class Plan(NamedTuple):
         return bool(problem and self.found is None) or (self.is_cut and not self.entries)
 
 
+def plan_to_begin(candidates: Candidates, since_ns: int) -> Plan:
+    """The rotated parts of a log that was never seen which were written after that time, and the file at the path."""
+    return _plan(candidates, None, newer(candidates.found, since_ns, candidates.chain))
+
+
 def plan_to_resume(candidates: Candidates, mark: Mark) -> Plan:
     """The part that the mark was made of, and what follows it."""
     files = candidates.found
