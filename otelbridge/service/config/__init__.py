@@ -23,7 +23,7 @@ class InputConfig:
         exclude: Patterns of files that are left out.
         journal: The folder of the journal's files, None for the system's own.
         format: A word of `--format`.
-        start: Where a file is begun that was never seen: `from: start` or `from: end`.
+        start: Where a file is begun that is there at the first start: `from: start` or `from: end`.
         role: What the user said of all its migrations.
         name: The pattern of file names such as `<namespace>_<vmi>.log`; empty where libvirt's is to be tried.
         attributes: Put into the resource of every stream of it.

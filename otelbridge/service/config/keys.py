@@ -44,7 +44,7 @@ INPUT: Section = {
     "journald": Key("list of matches", "Entries of the systemd journal that have these fields."),
     "journal": Key("folder", "The folder of the journal's files; the system's own unless given."),
     "format": Key(" | ".join(FORMATS), "Which of QEMU's trace backends writes it."),
-    "from": Key("start | end", "Where a file or a journal is begun that was never seen before."),
+    "from": Key("start | end", "Where the files and journals are begun that are there at the first start."),
     "role": Key("source | destination | snapshot", "Which side all its migrations are, where the traces do not tell."),
     "name": Key(
         "pattern",
