@@ -17,8 +17,8 @@ __all__ = ["Files", "FollowedFile", "Piece"]
 
 OPEN_LIMIT = 200
 _REST_AFTER_S = 10.0
-_CLOCKS_NS = 1_000_000_000
-"""A file system's clock may be so much behind."""
+_BEFORE_NS = 3_000_000_000
+"""Two looks, and the clocks of host and file system, are no further apart."""
 
 
 class Files:
@@ -57,8 +57,9 @@ class Files:
         is_first = first_look and not mine
         self._at_end = start == "end" and is_first
         # A log that comes may be rotated before it is seen, and more than once while nobody looked.
-        marks_ns = [int(position.get("mtime_ns", 0)) for position in mine.values()]
-        self._looked_ns: int | None = None if is_first else max(marks_ns, default=0)
+        now_ns = time.time_ns()
+        read_ns = [ns for position in mine.values() if (ns := int(position.get("mtime_ns", 0))) <= now_ns]
+        self._parts_since_ns: int | None = None if is_first else max(read_ns, default=0) - _BEFORE_NS
         self.streams: Mapping[str, FollowedFile] = self._streams
         self.problems: list[str] = []
         self.unreadable: list[str] = []
@@ -68,7 +69,7 @@ class Files:
         now_ns, folders = time.time_ns(), _Folders()
         paths = {path for pattern in self._patterns for path in pattern.paths(folders.names)}
         notes = self._look_at_new(sorted(paths - self._streams.keys()))
-        self._looked_ns = now_ns - _CLOCKS_NS
+        self._parts_since_ns = now_ns - _BEFORE_NS
         for path, stream in self._streams.items():
             stream.look(status(path))
         self._at_end = False
@@ -114,7 +115,7 @@ class Files:
                     f"'{path}' is compressed, so it does not grow and is not followed; read it with `otelbridge convert`."
                 )
             else:
-                self._streams[path] = FollowedFile(path, self._clock, at_end=self._at_end, parts_since_ns=self._looked_ns)
+                self._streams[path] = FollowedFile(path, self._clock, at_end=self._at_end, parts_since_ns=self._parts_since_ns)
         return notes
 
     def _base(self, path: str) -> str:
