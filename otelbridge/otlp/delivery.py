@@ -32,6 +32,7 @@ IN_FLIGHT: Mapping[Signal, int] = {"traces": 4, "metrics": 1}
 
 _REASONS = 20
 _ABANDON_S = 5.0
+_DEAF_S = 0.5  # an interrupt that comes right before a wait does not end it
 _NAP_S = 3600.0  # a destination may ask for more than a lock can wait
 _NOUNS: Mapping[Signal, tuple[str, str]] = {"traces": ("span", "spans"), "metrics": ("data point", "data points")}
 _log = logging.getLogger(__name__)
@@ -102,7 +103,8 @@ class Destination:
     def put(self, request: Request) -> None:
         """Hand in a request; waits while the queue is full."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._queue) < QUEUE_REQUESTS)
+            while len(self._queue) >= QUEUE_REQUESTS:
+                self._changed.wait(_DEAF_S)
             self._queue.append(request)
             self._changed.notify_all()
 
@@ -123,8 +125,8 @@ class Destination:
         """Wait until everything is settled or the monotonic clock shows `deadline_s`."""
         # Not Thread.join: interrupted once, it takes the thread for ended (CPython 3.11, bpo-45274).
         with self._changed:
-            timeout_s = None if math.isinf(deadline_s) else max(0.0, deadline_s - time.monotonic())
-            self._changed.wait_for(lambda: self._at_work == 0, timeout_s)
+            while self._at_work and (left_s := deadline_s - time.monotonic()) > 0:
+                self._changed.wait(min(left_s, _DEAF_S))
 
     def give_up(self, reason: str) -> None:
         """Try no more: what is left and what still comes goes to the spool, or is rejected with this reason."""

@@ -732,9 +732,15 @@ except KeyboardInterrupt:
 """
 
 
+# The thread that waits is not woken, as it is not by an interrupt that comes between its last instruction and its waiting.
+UNWOKEN = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n"
+
+
+@pytest.mark.parametrize("before", ["", UNWOKEN], ids=["", "unwoken"])
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_an_interrupt_ends_the_waiting_and_spools(scheme: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", INTERRUPTED, f"{scheme}://127.0.0.1:{free_port()}", str(tmp_path)]
+def test_an_interrupt_ends_the_waiting_and_spools(scheme: str, before: str, tmp_path: Path) -> None:
+    program = INTERRUPTED.replace('print("ready"', f'{before}print("ready"')
+    command = [sys.executable, "-c", program, f"{scheme}://127.0.0.1:{free_port()}", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
