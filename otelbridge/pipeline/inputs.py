@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -81,7 +82,7 @@ def _older_parts(
         else:
             setup.notes.append(
                 f"{parts[-1]}: by their names these are parts of one log, but not by the times in them, so each is read as a "
-                f"log of its own: {names}. If they are one, put them together first: cat {' '.join(parts)} > one.log"
+                f"log of its own: {names}. If they are one, put them together first: cat {shlex.join(parts)} > one.log"
             )
     return found
 

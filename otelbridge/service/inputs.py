@@ -79,7 +79,7 @@ class Inputs:
         positions = {path: saved.position for path, saved in self._saved.items()}
         for one, kind in zip(config.inputs, kinds, strict=True):
             if one.kind == "files":
-                is_new = all(one.paths != other.paths for other in before)
+                is_new = all(one.paths != other.paths for other in before) if before else None
                 files = Files(one.paths, one.exclude, one.start, positions, first_look=is_new)
                 self._files.append((one, kind, files))
             else:

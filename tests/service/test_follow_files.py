@@ -83,6 +83,24 @@ def test_a_log_that_is_rotated_before_it_is_seen_is_read_from_its_first_part(tmp
     assert reading.losses == []
 
 
+def test_a_widened_pattern_does_not_bring_old_logs_in_where_files_are_begun_at_their_ends(tmp_path: Path) -> None:
+    known, old = tmp_path / "web.log", tmp_path / "db.log"
+    known.write_bytes(b"long ago\n")
+    old.write_bytes(b"long ago\n")
+    os.utime(old, (1_795_400_000,) * 2)
+    reading = Reading(tmp_path, "web.log", "end")
+    reading.read()
+    saved = {path: stream.position() for path, stream in reading.files.streams.items()}
+    reading.files.close()
+    # By a reload, which knows that the pattern is new, and by a restart, which does not.
+    for first_look in (True, None):
+        reading.files = Files([f"{tmp_path}/*.log"], (), "end", saved, first_look=first_look, clock=reading.clock)
+        reading.read()
+        assert streams(reading.files) == ["db.log", "web.log"]
+        assert reading.data == b""
+        reading.files.close()
+
+
 def test_parts_of_a_log_that_was_there_before_are_left_alone(tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / f"web.log.{number}").write_bytes(b"long ago\n")

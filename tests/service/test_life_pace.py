@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.conftest import need
 from tests.receiver import Receiver
+from tests.service.living import later
 from tests.service.running import Running, Writer, bodies, config_for, convert, converted, received, running, until
 
 RECORDING = Path(__file__).resolve().parents[1] / "recordings/debian-7.2/precopy-busy-pages/src.log.gz"
@@ -26,10 +27,7 @@ LINE = re.compile(rb"(?m)^(\d+)@(\d+)\.(\d{6}):(.*)$")
 def lines_of(times: int) -> bytes:
     """The recording, so many times one after the other, each an hour later."""
     data = gzip.decompress(RECORDING.read_bytes())
-    return b"".join(
-        LINE.sub(lambda found: b"%b@%d.%b:%b" % (found[1], int(found[2]) + by_s, found[3], found[4]), data)  # noqa: B023
-        for by_s in range(0, 3600 * times, 3600)
-    )
+    return b"".join(later(data, 3600 * number) for number in range(times))
 
 
 def spans_of(receiver: Receiver) -> Counter[tuple[str, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import time
@@ -29,8 +30,8 @@ class Files:
         exclude: Patterns of paths that are left out; one without a slash is compared with names.
         start: Where a file is begun that was never seen and is there at the first look.
         saved: A position for each path that was followed before.
-        first_look: False if this is not the first look at these patterns, which a saved position shows, too: then all new files
-            are read from their beginning, with the rotated parts that were written since the last look.
+        first_look: Whether this is the first look at these patterns; by itself it is one where no position is saved. At any
+            other look, new files are read from their beginning, with the rotated parts that were written since the last one.
         clock: Seconds of a clock that never goes back.
 
     Attributes:
@@ -46,7 +47,7 @@ class Files:
         start: Literal["start", "end"],
         saved: Mapping[str, Mapping[str, Any]],
         *,
-        first_look: bool = True,
+        first_look: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._patterns = [Pattern(text) for text in patterns]
@@ -54,12 +55,14 @@ class Files:
         self._clock = clock
         mine = {path: position for path, position in saved.items() if self._names(path)}
         self._streams: dict[str, FollowedFile] = {path: FollowedFile(path, clock, position) for path, position in mine.items()}
-        is_first = first_look and not mine
-        self._at_end = start == "end" and is_first
+        is_first = not mine if first_look is None else first_look
         # A log that comes may be rotated before it is seen, and more than once while nobody looked.
         now_ns = time.time_ns()
         read_ns = [ns for position in mine.values() if (ns := int(position.get("mtime_ns", 0))) <= now_ns]
         self._parts_since_ns: int | None = None if is_first else max(read_ns, default=0) - _BEFORE_NS
+        # What was not written to since the last look holds nothing that is new.
+        old_ns = math.inf if self._parts_since_ns is None else self._parts_since_ns
+        self._at_end_until_ns = old_ns if start == "end" else -math.inf
         self.streams: Mapping[str, FollowedFile] = self._streams
         self.problems: list[str] = []
         self.unreadable: list[str] = []
@@ -72,7 +75,7 @@ class Files:
         self._parts_since_ns = now_ns - _BEFORE_NS
         for path, stream in self._streams.items():
             stream.look(status(path))
-        self._at_end = False
+        self._at_end_until_ns = -math.inf
         self.unreadable = folders.problems
         self.problems = folders.problems + notes
         self._rest()
@@ -115,7 +118,8 @@ class Files:
                     f"'{path}' is compressed, so it does not grow and is not followed; read it with `otelbridge convert`."
                 )
             else:
-                self._streams[path] = FollowedFile(path, self._clock, at_end=self._at_end, parts_since_ns=self._parts_since_ns)
+                at_end = found.st_mtime_ns <= self._at_end_until_ns
+                self._streams[path] = FollowedFile(path, self._clock, at_end=at_end, parts_since_ns=self._parts_since_ns)
         return notes
 
     def _base(self, path: str) -> str:
