@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -71,10 +72,10 @@ def beside(path: Path) -> list[Path]:
     rotated = rotated_from(path.name)
     base = rotated or _unpacked(path.name)
     try:
-        files = sorted(path.parent.iterdir())
+        names = [name for name in os.listdir(path.parent) if name.startswith(base)]  # noqa: PTH208  # there may be thousands
     except OSError:
         return []
-    return [file for file in files if rotated_from(file.name) == base or file.name == rotated]
+    return [path.parent / name for name in sorted(names) if rotated_from(name) == base or name == rotated]
 
 
 def _unpacked(name: str) -> str:
