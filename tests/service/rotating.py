@@ -1,5 +1,6 @@
 """A log as others write and rotate it, and its reading with restarts in between."""
 
+import contextlib
 import gzip
 import json
 import lzma
@@ -7,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from otelbridge.service.follow import Files, Piece
 
@@ -15,20 +16,45 @@ START_NS = 1_795_000_000_000_000_000
 
 
 class Log:
-    """A log in a folder. Each write is a second later than the one before, as far as the files' times tell."""
+    """A log in a folder. Each write is a second later than the one before, as far as the files' times tell.
+
+    Attributes:
+        path: Where it lies.
+        written: Everything that was written to it.
+        held: The file that its writer goes on in, whatever it is called by now; None where it opens the path for each write.
+    """
 
     def __init__(self, folder: Path, name: str = "web.log") -> None:
         self.path = folder / name
         self.written = b""
+        self.held: BinaryIO | None = None
         self._time_ns = START_NS
         self.path.touch()
         self._stamp(self.path)
 
     def write(self, data: bytes) -> None:
-        with self.path.open("ab") as file:
+        with self.path.open("ab") if self.held is None else contextlib.nullcontext(self.held) as file:
             file.write(data)
+            file.flush()
+            self._stamp(file.fileno())
         self.written += data
-        self._stamp(self.path)
+
+    def hold(self) -> None:
+        """From now on its writer keeps its file, as long as nobody tells it of a rotation."""
+        self.release()
+        if not self.path.exists():
+            self._create()
+        self.held = self.path.open("ab")
+
+    def release(self) -> None:
+        """The writer was told: it opens the path again."""
+        if self.held is not None:
+            self.held.close()
+            self.held = None
+
+    def is_held(self, path: Path) -> bool:
+        """Whether its writer goes on in that file."""
+        return self.held is not None and os.path.samestat(os.fstat(self.held.fileno()), path.stat())
 
     def part(self, name: str) -> Path:
         return self.path.with_name(self.path.name + name)
@@ -83,7 +109,7 @@ class Log:
         self.path.touch()
         self._stamp(self.path)
 
-    def _stamp(self, path: Path) -> None:
+    def _stamp(self, path: Path | int) -> None:
         self._time_ns += 1_000_000_000
         os.utime(path, ns=(self._time_ns, self._time_ns))
 

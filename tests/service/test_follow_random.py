@@ -25,6 +25,8 @@ class World:
         self.reading = Reading(folder)
         self.done: list[str] = []
         self._first = self.random.choice([0, 1, None])
+        if self.random.random() < 0.5:
+            self.log.hold()
         self.steps: Steps = {
             "write": self.write,
             "write more": self.write,
@@ -32,6 +34,7 @@ class World:
             "rotate and wait": self.rotate_and_wait,
             "pack": self.pack,
             "another inode": self.move,
+            "tell the writer": self.tell,
             "scan": lambda: self.reading.scan(self.random.choice([0.2, 1.0, 20.0])),
             "pieces": self.some_pieces,
             "read": self.read,
@@ -52,12 +55,18 @@ class World:
         if self._first is not None and self.log.path.exists():
             self.log.rename_without_new(self._first)
 
+    def tell(self) -> None:
+        """The writer goes on in the file at the path."""
+        if self.log.held is not None:
+            self.log.hold()
+
     def run(self, losing: Steps) -> None:
         steps = self.steps | losing
         for _ in range(self.random.choice([6, 15, 60])):
             self.done.append(self.random.choice(list(steps)))
             steps[self.done[-1]]()
         self.log.write(b"the end\n")
+        self.log.release()
         self.read()
 
     def write(self) -> None:
@@ -88,27 +97,33 @@ class World:
     def pack(self) -> None:
         """Packing comes long after rotating: the service has looked at the folder in between."""
         self.reading.scan()
-        parts = [path for path in self.parts() if path.suffix[1:].isdigit() and path.stat().st_size]
+        parts = [
+            path for path in self.parts() if path.suffix[1:].isdigit() and path.stat().st_size and not self.log.is_held(path)
+        ]
         if parts:
             self.log.pack(self.random.choice(parts).name[len("web.log") :], self.random.choice([".gz", ".xz"]))
 
     def move(self) -> None:
         """A file of which nothing is known cannot be known again."""
         self.read()
-        if self.log.path.exists() and self.log.path.stat().st_size:
+        if self.log.path.exists() and self.log.path.stat().st_size and not self.log.is_held(self.log.path):
             self.log.move_to_new_inode()
 
     def drop_oldest(self) -> None:
         self.read()
         for path in self.parts()[-1:]:
-            path.unlink()
+            if not self.log.is_held(path):
+                path.unlink()
 
     def recreate(self) -> None:
+        self.tell()
         self.write_one()
         self.read()
         self.log.recreate()
+        self.tell()
 
     def truncate(self) -> None:
+        self.tell()
         self.write_one()
         self.read()
         self.write_one()

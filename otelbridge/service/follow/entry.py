@@ -30,6 +30,14 @@ class Entry:
             return 0 if self._at_end else self.mark.size
         return max(0, self.mark.size - self.mark.offset)
 
+    @property
+    def was_written(self) -> bool:
+        """Whether there is, or was since it is open, a byte in it."""
+        if self.part.packed:
+            return self.mark.head.length > 0
+        found = self.part.stat()
+        return found.st_size > 0 or found.st_mtime_ns != self.mark.mtime_ns
+
     def see(self, found: os.stat_result) -> None:
         """Note how much there is of it now. A size that fell is left to the next reading, which finds out why."""
         if found.st_size > self.mark.size:
@@ -71,6 +79,7 @@ class Entry:
             mtime_ns=found.st_mtime_ns,
             head=head,
             tail=tail,
+            before=mark.before if mark.is_weak else None,
         )
         return block[skipped:end]
 
@@ -94,10 +103,15 @@ def unread(part: Part) -> Mark:
     return Mark(part.real, device, inode, size=found.st_size, mtime_ns=found.st_mtime_ns, head=head)
 
 
+def anew(part: Part, mark: Mark) -> Mark:
+    """The mark of a part of which nothing was read, with what is to be said before it and what was read before it."""
+    return replace(unread(part), begins=mark.begins, lost=mark.lost, before=mark.before)
+
+
 def read_before(part: Part, mark: Mark) -> Mark:
     """The mark for a part that holds what the mark knows, under whatever name and inode it has now."""
     if not mark.offset:
-        return replace(unread(part), begins=mark.begins, lost=mark.lost)
+        return anew(part, mark)
     device, inode = part.identity
     size = part.stat().st_size if part.packed else max(mark.offset, part.stat().st_size)
     return replace(mark, real=part.real, device=device, inode=inode, size=size, ended=False)

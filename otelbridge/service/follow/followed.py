@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from otelbridge.readers.rotated import is_packed
-from otelbridge.service.follow.entry import Entry, at_end, read_before, unread
+from otelbridge.service.follow.entry import Entry, anew, at_end, read_before, unread
 from otelbridge.service.follow.parts import Candidates, DamagedError, Part, holds, open_part, unreadable
 from otelbridge.service.follow.plan import plan_to_begin, plan_to_extend, plan_to_resume
 from otelbridge.service.follow.rotation import Found, Mark, find
@@ -66,6 +66,7 @@ class FollowedFile:
         self._lost, self._begins = "", False
         self._grew_s = clock()
         self._next_look_s = 0.0
+        self._folder_ns = 0
         if saved is not None:
             self._restore(saved)
 
@@ -190,13 +191,9 @@ class FollowedFile:
         """Whether the first part is ended when it is read to its end: its writer has gone on in the next one."""
         if len(self._entries) == 1:
             return False
-        following = self._entries[1]
-        if len(self._entries) > 2 or following.goes_on:  # noqa: PLR2004  # there is one after the next
+        # Whoever rotates by rename may tell the writer later, or never: until a newer file has a byte, the old one can grow.
+        if self._entries[1].goes_on or any(entry.was_written for entry in list(self._entries)[1:]):
             return True
-        found = following.part.stat()
-        if found.st_size or found.st_mtime_ns != following.mark.mtime_ns:
-            return True
-        # Whoever rotates by rename may tell the writer later: until the new file has a byte, the old one can grow.
         return not self._entries[0].part.stat().st_nlink and self.idle_s > UNLINKED_FOR_S
 
     def _is_doubtful(self, entry: Entry) -> bool:
@@ -205,7 +202,7 @@ class FollowedFile:
         if not mark.is_weak or entry.part.packed or entry.part.stat().st_mtime_ns == mark.mtime_ns:
             return False
         with Candidates(self.path, mark.real) as candidates:
-            index = candidates.decide(lambda: find(mark, candidates.found, lambda file: candidates.holds(file, mark)))
+            index = candidates.decide(lambda: find(mark, candidates.found, candidates.holds))
             return index is not None and candidates.found[index].identity != mark.identity
 
     def _leave(self) -> None:
@@ -222,6 +219,9 @@ class FollowedFile:
         if following.goes_on:
             following.goes_on = False
             following.mark = read_before(following.part, replace(entry.mark, begins=False, lost=""))
+        elif following.mark.is_weak:
+            before = replace(entry.mark, begins=False, lost="", before=None)
+            following.mark = replace(following.mark, before=before)
 
     def _cut(self, entry: Entry, error: DamagedError) -> Piece:
         """A packed part that is damaged is left where the damage begins."""
@@ -291,11 +291,11 @@ class FollowedFile:
         if self._is_doubtful(entry):
             self._start_over()
         else:
-            entry.mark = replace(unread(entry.part), begins=mark.begins, lost=mark.lost)
+            entry.mark = anew(entry.part, mark)
 
     def _look_without_file(self, was_there: bool) -> None:
         self._know_head()
-        if was_there and self._entries:
+        if self._entries and (self._has_folder_changed() or was_there):
             self._extend()  # a file may have come and been rotated away since the last look
         if len(self._entries) == 1:
             entry = self._entries[0]
@@ -307,6 +307,12 @@ class FollowedFile:
                 self._close_all()
         elif not self._entries and self._mark is not None and not self._mark.ended:
             self._resume(self._mark)
+
+    def _has_folder_changed(self) -> bool:
+        """Whether a name came to the folder, or went, since this was asked last."""
+        found = status(os.path.dirname(os.path.realpath(self.path)))  # noqa: PTH120  # as the other names are made
+        before, self._folder_ns = self._folder_ns, found.st_mtime_ns if isinstance(found, os.stat_result) else 0
+        return self._folder_ns != before
 
     def rest(self) -> None:
         """Close the descriptor of a file that is read to its end; it is opened again by its identity when it changes."""

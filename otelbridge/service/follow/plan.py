@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from otelbridge.service.follow.entry import Entry, at_end, read_before, unread
 from otelbridge.service.follow.parts import Candidates, Part, holds
-from otelbridge.service.follow.rotation import Found, Mark, after, find, newer
+from otelbridge.service.follow.rotation import NOTHING, Found, Mark, after, find, newer
 
 
 class Plan(NamedTuple):
@@ -39,7 +39,7 @@ def plan_to_begin(candidates: Candidates, since_ns: int) -> Plan:
 def plan_to_resume(candidates: Candidates, mark: Mark) -> Plan:
     """The part that the mark was made of, and what follows it."""
     files = candidates.found
-    index = find(mark, files, lambda file: candidates.holds(file, mark))
+    index = find(mark, files, candidates.holds)
     if index is None:
         return _plan(candidates, None, newer(files, mark.mtime_ns, candidates.chain))
     plan = _plan(candidates, index, [files[index], *after(files, index, mark.mtime_ns)], files[index].chain)
@@ -55,13 +55,27 @@ def plan_to_extend(candidates: Candidates, last: Entry, mtime_ns: int) -> Plan:
     if index is not None:
         return _plan(candidates, index, after(files, index, mtime_ns), files[index].chain)
     whole = at_end(last.part)
-    index = find(whole, files, lambda file: candidates.holds(file, whole))
+    index = find(whole, files, candidates.holds)
+    if index is None:
+        index = _packed_too_early(candidates, whole)
     if index is None:
         return _plan(candidates, None, newer(files, mtime_ns, candidates.chain))
-    plan = _plan(candidates, index, [files[index], *after(files, index, mtime_ns)], files[index].chain)
+    following = after(files, index, mtime_ns)
+    if files[index].packed:
+        # All of it stands in the open file, which may still be written to where its writer was not told of the rotation.
+        return _plan(candidates, index, following, files[index].chain)
+    plan = _plan(candidates, index, [files[index], *following], files[index].chain)
     for first in plan.entries[:1]:
         first.goes_on = True
     return plan
+
+
+def _packed_too_early(candidates: Candidates, whole: Mark) -> int | None:
+    """The packed part that begins as the mark knows: it was written to while it was packed, or after."""
+    if whole.is_weak:
+        return None
+    begun = replace(whole, offset=0, tail=NOTHING)
+    return next((n for n, file in enumerate(candidates.found) if file.packed and candidates.holds(file, begun)), None)
 
 
 def _plan(candidates: Candidates, found: int | None, files: Sequence[Found], chain: int | None = None) -> Plan:

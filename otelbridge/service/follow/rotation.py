@@ -45,6 +45,7 @@ class Mark:
         begins: What comes next does not go on what was handed out before.
         lost: A loss that was not told yet, in words.
         ended: It was seen unlinked and read to its end.
+        before: The mark of the part that was read to its end before this one, kept while little is known of this one.
     """
 
     real: str
@@ -58,6 +59,7 @@ class Mark:
     begins: bool = False
     lost: str = ""
     ended: bool = False
+    before: Mark | None = None
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -83,7 +85,8 @@ class Mark:
         try:
             mark = cls(**saved)
             numbers = (mark.device, mark.inode, mark.offset, mark.size, mark.mtime_ns)
-            mark = replace(mark, head=Fingerprint(*mark.head), tail=Fingerprint(*mark.tail))
+            before = None if mark.before is None else cls.from_json(saved["before"])
+            mark = replace(mark, head=Fingerprint(*mark.head), tail=Fingerprint(*mark.tail), before=before)
         except TypeError as error:
             raise ValueError(f"not a position: {error}") from error
         if not all(isinstance(number, int) for number in (*numbers, mark.head.length, mark.tail.length)):
@@ -92,6 +95,8 @@ class Mark:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Mark):
+        return value.to_json()
     return list(value) if isinstance(value, Fingerprint) else value
 
 
@@ -132,33 +137,38 @@ class Found(NamedTuple):
         return is_packed(self.real)
 
 
-def find(mark: Mark, found: Sequence[Found], holds: Callable[[Found], bool]) -> int | None:
+def find(mark: Mark, found: Sequence[Found], holds: Callable[[Found, Mark], bool]) -> int | None:
     """Which of these files is the one that was read, or a whole copy of it.
 
     Args:
         mark: How far it was read and what it is known by.
         found: Oldest first.
-        holds: Whether a file holds the bytes that the mark knows.
+        holds: Whether a file holds the bytes that a mark knows.
 
     Returns:
         The file of the same inode if its content fits, since an inode is used again. Else one of the same content: the
         newest, a plain one before a packed one. None where there is none; a mark that knows no byte fits no content.
         Where little content is known, a copy that is newer than the mark comes before the file at the path.
     """
-    same = [index for index, file in enumerate(found) if file.identity == mark.identity and holds(file)]
+    same = [index for index, file in enumerate(found) if file.identity == mark.identity and holds(file, mark)]
     if not mark.is_weak:
-        return same[0] if same else _newest(found, holds)
+        return same[0] if same else _newest(found, mark, holds)
     if not same and not mark.head.length:
         return None
     # A copy that was made of it since, if it was truncated then: it begins alike, as what was written later may do again.
-    older = found[: same[0]] if same else found
-    copies = [index for index, file in enumerate(older) if file.mtime_ns >= mark.mtime_ns + bool(same) and holds(file)]
-    return next(iter(copies + same), None) if copies or same else _newest(found, holds)
+    # Whoever is told late of a rotation makes the part before it newer than the mark.
+    before = None if mark.before is None else find(mark.before, found, holds)
+    copies = [
+        index
+        for index in range(0 if before is None else before + 1, same[0] if same else len(found))
+        if found[index].mtime_ns >= mark.mtime_ns + bool(same) and holds(found[index], mark)
+    ]
+    return next(iter(copies + same), None) if copies or same else _newest(found, mark, holds)
 
 
-def _newest(found: Sequence[Found], holds: Callable[[Found], bool]) -> int | None:
+def _newest(found: Sequence[Found], mark: Mark, holds: Callable[[Found, Mark], bool]) -> int | None:
     indices = sorted(range(len(found)), key=lambda index: (not found[index].packed, index), reverse=True)
-    return next((index for index in indices if holds(found[index])), None)
+    return next((index for index in indices if holds(found[index], mark)), None)
 
 
 def after(found: Sequence[Found], index: int, mtime_ns: int) -> list[Found]:
