@@ -502,6 +502,71 @@ def test_of_many_idle_files_only_some_hold_a_descriptor_and_all_are_read_on(tmp_
     assert descriptors() - before == 200
 
 
+def rotated_thrice_while_idle(tmp_path: Path) -> tuple[list[Log], Reading]:
+    """As by logrotate's `create`, day by day: the new files stay empty, and nobody knows which of them is written to next."""
+    logs = [Log(tmp_path, f"vm{number}.log") for number in range(150)]
+    for log in logs:
+        log.write(TEXT)
+        log.hold()
+    reading = Reading(tmp_path)
+    reading.read()
+    for _ in range(3):
+        for log in logs:
+            log.rename(1)
+        idle(reading)
+    reading.pieces.clear()
+    return logs, reading
+
+
+def idle(reading: Reading) -> None:
+    reading.read()
+    before = descriptors() - sum(stream.open_parts for stream in reading.files.streams.values())
+    reading.scan(61)
+    reading.read()
+    reading.scan(1)
+    assert descriptors() - before <= 200
+
+
+def count(reading: Reading, line: bytes) -> int:
+    return b"".join(piece.data for piece in reading.pieces).count(line)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_files_that_are_rotated_while_idle_hold_no_more_descriptors_and_are_read_on(tmp_path: Path, restart: bool) -> None:
+    logs, reading = rotated_thrice_while_idle(tmp_path)
+    if restart:
+        reading.restart()
+        idle(reading)
+    for log in logs[:50]:
+        log.write(b"one\n")
+    reading.read()
+    assert count(reading, b"one\n") == 50, "what comes to the oldest part"
+    for log in logs:
+        log.release()
+        log.write(b"two\n")
+    reading.read()
+    assert count(reading, b"two\n") == 150, "what comes to the newest part"
+    assert not reading.losses
+    assert not any(piece.begins for piece in reading.pieces)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_files_that_are_rotated_while_idle_and_packed_hold_no_more_descriptors(tmp_path: Path, restart: bool) -> None:
+    logs, reading = rotated_thrice_while_idle(tmp_path)
+    for log in logs:
+        log.release()
+        log.pack(".3")
+    if restart:
+        reading.restart()
+    idle(reading)
+    for log in logs:
+        log.write(b"one\n")
+    reading.read()
+    assert count(reading, b"one\n") == 150
+    assert not reading.losses
+    assert not any(piece.begins for piece in reading.pieces)
+
+
 def test_an_idle_file_is_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(tmp_path)
     log.write(TEXT)

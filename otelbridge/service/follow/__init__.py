@@ -130,12 +130,10 @@ class Files:
 
     def _rest(self) -> None:
         """Close the descriptors of files that have been idle longest, where many are open."""
-        opened = [stream for stream in self._streams.values() if stream.is_open]
-        if len(opened) <= OPEN_LIMIT:
-            return
-        opened.sort(key=lambda stream: stream.idle_s)
-        for stream in opened[OPEN_LIMIT:]:
-            if stream.idle_s > _REST_AFTER_S:
+        opened = 0
+        for stream in sorted(self._streams.values(), key=lambda stream: stream.idle_s):
+            opened += stream.open_parts
+            if opened > OPEN_LIMIT and stream.idle_s > _REST_AFTER_S:
                 stream.rest()
 
 

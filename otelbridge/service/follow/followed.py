@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from otelbridge.readers.rotated import is_packed
 from otelbridge.service.follow.entry import Entry, anew, at_end, read_before, unread
-from otelbridge.service.follow.parts import Candidates, DamagedError, Part, holds, open_part, unreadable
+from otelbridge.service.follow.parts import Candidates, DamagedError, Part, holds, open_part, parts_of, unreadable
 from otelbridge.service.follow.plan import plan_to_begin, plan_to_extend, plan_to_resume
 from otelbridge.service.follow.rotation import Found, Mark, find
 
@@ -60,7 +60,7 @@ class FollowedFile:
         self._clock = clock
         self._entries: deque[Entry] = deque()
         self._mark: Mark | None = None  # where it is read on when no part is open
-        self._resting = False
+        self._resting: Sequence[Mark] = ()  # what must not change while all is closed, the file at the path last
         self._at_end, self._parts_since_ns = at_end, parts_since_ns
         self._away = self._replaced = self._moved = False
         self._lost, self._begins = "", False
@@ -84,9 +84,9 @@ class FollowedFile:
             )
 
     @property
-    def is_open(self) -> bool:
-        """Whether it holds a descriptor."""
-        return bool(self._entries)
+    def open_parts(self) -> int:
+        """How many descriptors it holds."""
+        return len(self._entries)
 
     @property
     def idle_s(self) -> float:
@@ -246,7 +246,7 @@ class FollowedFile:
         try:
             if isinstance(found, os.stat_result) and not self._replaced:
                 self._look_at_file(found)
-                self._moved = self.is_open and self._entries[-1].part.identity != (found.st_dev, found.st_ino)
+                self._moved = bool(self._entries) and self._entries[-1].part.identity != (found.st_dev, found.st_ino)
             elif self._away or self._replaced:
                 was_there, self._moved = not self._moved, True
                 self._look_without_file(was_there)
@@ -275,7 +275,7 @@ class FollowedFile:
             self._entries[-1].see(found)
         elif self._mark is None:
             self._begin()
-        elif not (self._resting and self._mark.identity == identity and _is_as_read(self._mark, found)):
+        elif not self._rests(found):
             self._resume(self._mark)
         if self.lag_bytes:
             self._next_look_s = 0.0
@@ -315,10 +315,36 @@ class FollowedFile:
         return self._folder_ns != before
 
     def rest(self) -> None:
-        """Close the descriptor of a file that is read to its end; it is opened again by its identity when it changes."""
-        if len(self._entries) == 1 and not (self._away or self._replaced or self.lag_bytes):
-            self._mark, self._resting = self._entries[0].mark, True
-            self._close_all()
+        """Close all descriptors where everything is read; the parts are opened again when one of them changes."""
+        if not self._entries or self._away or self._replaced or self.lag_bytes:
+            return
+        if len(self._entries) > 1 and not self._know_names():
+            return
+        # Nothing comes to a packed part.
+        watched = [entry.mark for entry in self._entries if not entry.part.packed]
+        self._mark, self._resting = self._entries[0].mark, watched
+        self._close_all()
+
+    def _know_names(self) -> bool:
+        """Note what each part is called now. False if one has no name any more, or there is more to read."""
+        try:
+            if any(entry.was_written for entry in list(self._entries)[1:]):
+                return False
+            names = {file.identity: file.real for file in parts_of(os.path.realpath(self.path))}
+        except OSError:
+            return False
+        if any(entry.part.identity not in names for entry in self._entries):
+            return False
+        for entry in self._entries:
+            entry.mark = replace(entry.mark, real=names[entry.part.identity])
+        return True
+
+    def _rests(self, found: os.stat_result) -> bool:
+        """Whether it was closed by `rest`, and nothing has changed since; `found` is of the path."""
+        if not self._resting:
+            return False
+        *before, last = self._resting
+        return _is_as_read(last, found) and all(_is_as_read(mark, status(mark.real)) for mark in before)
 
     def _begin(self) -> None:
         """Open a file that was never seen."""
@@ -413,7 +439,7 @@ class FollowedFile:
         self._entries.extend(entries)
         self.problem = problem or self.problem
         if self._entries:
-            self._mark, self._resting = None, False
+            self._mark, self._resting = None, ()
         self._next_look_s = 0.0
 
     def _tell_gone(self, mark: Mark, following: Sequence[Found]) -> None:
@@ -473,7 +499,9 @@ def kind_of(found: os.stat_result) -> str:
     return kinds.get(stat.S_IFMT(found.st_mode), "a device")
 
 
-def _is_as_read(mark: Mark, found: os.stat_result) -> bool:
+def _is_as_read(mark: Mark, found: os.stat_result | OSError) -> bool:
+    if isinstance(found, OSError) or (found.st_dev, found.st_ino) != mark.identity:
+        return False
     return found.st_size == mark.offset and found.st_mtime_ns == mark.mtime_ns
 
 

@@ -190,7 +190,7 @@ class Candidates:
         found: dict[tuple[int, int], Found] = {}
         for chain, real in enumerate(self._reals):
             try:
-                files = _look_at(real, chain)
+                files = parts_of(real, chain)
             except OSError as error:
                 if chain == self.chain:
                     self.problem = unreadable(os.path.dirname(real), error)  # noqa: PTH120  # as it was written
@@ -222,8 +222,12 @@ def unreadable(path: str, error: OSError) -> str:
     return f"'{path}' cannot be read: {error.strerror or error}. It is tried again; nothing is skipped meanwhile."
 
 
-def _look_at(real: str, chain: int) -> list[Found]:
-    """The rotated parts of a file, oldest first, then the file itself if it is there."""
+def parts_of(real: str, chain: int = 0) -> list[Found]:
+    """The rotated parts of a file, oldest first, then the file itself if it is there.
+
+    Raises:
+        OSError: Its folder cannot be read.
+    """
     folder, name = os.path.split(real)
     with os.scandir(folder or ".") as entries:
         beside = {entry.name: entry for entry in entries if entry.name.startswith(name)}
