@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _NO_PIPES: Mapping[str, FollowedPipe] = MappingProxyType({})
+LOOKED = "looked"
+"""The key of the state that tells when everything was looked at last."""
 _UNUSABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """What a state of another version comes to."""
 
@@ -58,16 +62,15 @@ class Inputs:
     Args:
         config: The configuration.
         kinds: What `kinds_of` gives for it.
-        states: What `Flow.save` gave earlier, by key.
+        states: What `Flow.save` gave earlier, by key, and `looked` under that key.
         now_s: The monotonic clock.
         kinds_before: The kinds that they were read by until now.
-        before: What was followed until now, for a reload: files that have come since then are not older than the service.
         pipes: What `take_pipes` gave of those, by path. The ones that are still named are followed on, the others closed.
     """
 
     def __init__(
         self, config: ServiceConfig, kinds: Sequence[Kind], states: Mapping[str, bytes], now_s: float,
-        kinds_before: Sequence[Kind], before: Sequence[InputConfig] = (), pipes: Mapping[str, FollowedPipe] = _NO_PIPES,
+        kinds_before: Sequence[Kind], pipes: Mapping[str, FollowedPipe] = _NO_PIPES,
     ) -> None:  # fmt: skip
         self._config = config
         unclaimed = dict(pipes)
@@ -79,8 +82,8 @@ class Inputs:
         positions = {path: saved.position for path, saved in self._saved.items()}
         for one, kind in zip(config.inputs, kinds, strict=True):
             if one.kind == "files":
-                is_new = all(one.paths != other.paths for other in before) if before else None
-                files = Files(one.paths, one.exclude, one.start, positions, first_look=is_new)
+                looked_ns = _last_look_ns(one.paths, states.get(LOOKED), positions)
+                files = Files(one.paths, one.exclude, one.start, positions, looked_ns=looked_ns)
                 self._files.append((one, kind, files))
             else:
                 self._follow_other(one, kind, positions, now_s, unclaimed)
@@ -182,6 +185,23 @@ class Inputs:
         """Let go of everything."""
         for flow in self.flows.values():
             flow.close()
+
+
+def looked(inputs: Sequence[InputConfig]) -> bytes:
+    """The state of the key `LOOKED`: the inputs were looked at just now."""
+    return json.dumps({"time_ns": time.time_ns(), "paths": [one.paths for one in inputs]}).encode()
+
+
+def _last_look_ns(paths: Sequence[str], kept: bytes | None, positions: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """When these paths were looked at last, None if never; without a state, when one of the files was written to last."""
+    now_ns = time.time_ns()
+    try:
+        state = json.loads(kept or b"")
+        found = [int(state["time_ns"])] if list(paths) in state["paths"] else []
+    except _UNUSABLE:
+        found = [int(position.get("mtime_ns", 0)) for position in positions.values()]
+    # A time to come was told by a clock that has been set back since.
+    return max((0 if ns > now_ns else ns for ns in found), default=None)
 
 
 def _attributes(path: str, one: InputConfig) -> Attributes:

@@ -22,7 +22,7 @@ from otelbridge.service import rule_files
 from otelbridge.service.config import ServiceConfig
 from otelbridge.service.counters import Counters
 from otelbridge.service.flows import Flow
-from otelbridge.service.inputs import Inputs, kinds_of
+from otelbridge.service.inputs import LOOKED, Inputs, kinds_of, looked
 from otelbridge.service.joining import Joining
 from otelbridge.service.outbox import Amount, Route, ServiceOutbox
 from otelbridge.service.senders import Senders
@@ -267,6 +267,7 @@ class Service:
         if not states and not self._requests:
             self._outbox.commit({}, [])
             return
+        states[LOOKED] = looked(self.config.inputs)
         if self._needs_room and self._requests:
             # What was read all the same would have vanished: the oldest makes room for it.
             self._outbox.make_room(sum(len(request.body) for _, request in self._requests))
@@ -393,8 +394,8 @@ class Service:
         self._outbox.commit(states, [])
         pipes = before.take_pipes()
         before.close()
-        kept = {key: body for key, body in states.items() if body is not None}
-        self._inputs = Inputs(config, kinds, kept, now_s, kinds, self.config.inputs, pipes)
+        kept = {key: body for key, body in states.items() if body is not None} | {LOOKED: looked(self.config.inputs)}
+        self._inputs = Inputs(config, kinds, kept, now_s, kinds, pipes)
         for path in before.flows.keys() - self._inputs.flows.keys():
             before.flows[path].end()
             self._collect(before.flows[path])

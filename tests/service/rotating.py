@@ -165,10 +165,12 @@ class Reading:
                 return
         raise AssertionError("there is always more")
 
-    def restart(self, *, scan: bool = True) -> None:
+    def restart(self, *, scan: bool = True, looked_ns: int | None = None) -> None:
+        """Without the time of the last look it is that of the last change that was read."""
         saved = json.loads(json.dumps({path: stream.position() for path, stream in self.files.streams.items()}))
         self.files.close()
-        self.files = Files(*self._arguments, saved, clock=self.clock)
+        looked_ns = looked_ns or max((position.get("mtime_ns", 0) for position in saved.values()), default=None)
+        self.files = Files(*self._arguments, saved, looked_ns=looked_ns, clock=self.clock)
         if scan:
             self.files.scan()
 

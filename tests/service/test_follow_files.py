@@ -1,6 +1,7 @@
 """Which files are followed, and what happens while they cannot be read."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,9 +93,9 @@ def test_a_widened_pattern_does_not_bring_old_logs_in_where_files_are_begun_at_t
     reading.read()
     saved = {path: stream.position() for path, stream in reading.files.streams.items()}
     reading.files.close()
-    # By a reload, which knows that the pattern is new, and by a restart, which does not.
-    for first_look in (True, None):
-        reading.files = Files([f"{tmp_path}/*.log"], (), "end", saved, first_look=first_look, clock=reading.clock)
+    # With what is kept of the last look at these patterns, and with positions alone.
+    for looked_ns in (None, known.stat().st_mtime_ns):
+        reading.files = Files([f"{tmp_path}/*.log"], (), "end", saved, looked_ns=looked_ns, clock=reading.clock)
         reading.read()
         assert streams(reading.files) == ["db.log", "web.log"]
         assert reading.data == b""
@@ -126,6 +127,44 @@ def test_a_log_that_came_and_was_rotated_while_it_was_down_is_read_from_its_firs
     reading.restart()
     reading.read()
     assert reading.data == b"old\none\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("restarts", [0, 1, 2])
+def test_a_log_that_came_and_was_rotated_away_while_it_was_down_is_read(restarts: int, tmp_path: Path) -> None:
+    """As with logrotate's `nocreate`: there is no file at the path when the service is back, and perhaps never again."""
+    log = tmp_path / "web.log"
+    (tmp_path / "old.log.0").write_bytes(b"long ago\n")
+    os.utime(tmp_path / "old.log.0", (1_795_400_000,) * 2)
+    reading = Reading(tmp_path, "*.log")
+    reading.restart(looked_ns=time.time_ns())
+    reading.files.close()
+    for text in (b"one\n", b"two\n"):
+        log.write_bytes(text)
+        rotate(log)
+    reading.restart(looked_ns=time.time_ns())
+    for _ in range(restarts):
+        reading.restart(looked_ns=time.time_ns())
+    reading.read()
+    assert reading.data == b"one\ntwo\n"
+    assert streams(reading.files) == ["web.log"]
+    log.write_bytes(b"three\n")
+    reading.read()
+    assert reading.data == b"one\ntwo\nthree\n"
+
+
+def test_parts_of_a_log_that_was_let_go_of_are_not_read_again_when_it_comes_back(tmp_path: Path) -> None:
+    reading = Reading(tmp_path, "*.log")
+    log = tmp_path / "web.log"
+    log.write_bytes(b"one\n")
+    reading.read()
+    rotate(log)
+    reading.read()
+    reading.files.forget(str(log))
+    reading.read()
+    rotate(log)
+    log.write_bytes(b"two\n")
+    reading.read()
+    assert reading.data == b"one\ntwo\n"
 
 
 def test_names_with_numbers_are_streams_where_no_pattern_names_what_they_would_be_parts_of(tmp_path: Path) -> None:
@@ -197,7 +236,7 @@ def test_start_end_holds_where_the_file_rotates_before_it_grows(tmp_path: Path) 
 def test_a_new_file_is_read_from_its_beginning_where_it_is_not_the_first_look(tmp_path: Path) -> None:
     log = Log(tmp_path)
     log.write(TEXT)
-    files = Files([f"{tmp_path}/*.log"], [], "end", {}, first_look=False)
+    files = Files([f"{tmp_path}/*.log"], [], "end", {}, looked_ns=0)
     files.scan()
     piece = files.streams[str(log.path)].read(100_000)
     assert piece is not None

@@ -112,28 +112,32 @@ def test_hundreds_of_small_parts_that_were_rotated_while_it_was_down_are_read_at
     assert spans_of(receiver) == spans_of(wanted)
 
 
-@pytest.mark.parametrize("is_down", [False, True])
-def test_a_log_that_is_rotated_before_it_is_seen_loses_nothing(is_down: bool, tmp_path: Path) -> None:
-    """As a QEMU's that is started for an incoming migration and traces every page; the service is stopped, or down."""
+@pytest.mark.parametrize("is_alone", [False, True])
+@pytest.mark.parametrize("how", ["paused", "stopped", "killed"])
+def test_a_log_that_is_rotated_before_it_is_seen_loses_nothing(how: str, is_alone: bool, tmp_path: Path) -> None:
+    """As a QEMU's that is started for an incoming migration and traces every page; on a host with others, or the first."""
     data, whole = lines_of(1), tmp_path / "whole" / "vm.log"
     whole.parent.mkdir()
     whole.write_bytes(data)
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "other.log").write_bytes(b"starting up\n")
+    if not is_alone:
+        (tmp_path / "logs" / "other.log").write_bytes(b"starting up\n")
     with Receiver() as receiver, running(tmp_path, config_for(tmp_path, receiver)) as service:
-        until(lambda: service.status()["inputs"])
-        if is_down:
+        until(lambda: service.status()["uptime_s"] > 1 and len(service.status()["inputs"]) == (not is_alone))
+        if how == "paused":
+            service.send(signal.SIGSTOP)
+        elif how == "stopped":
             assert service.stop() == 0
         else:
-            service.send(signal.SIGSTOP)
+            service.kill()
         writer = Writer(tmp_path / "logs" / "vm.log", data, max_bytes=len(data) // 4, backups=6)
         writer.write(len(data))
         writer.close()
-        if is_down:
-            service.start()
-        else:
+        if how == "paused":
             service.send(signal.SIGCONT)
-        until(lambda: sum(one["bytes"] for one in service.status()["inputs"]) > len(data), 30)
+        else:
+            service.start()
+        until(lambda: sum(one["bytes"] for one in service.status()["inputs"]) >= len(data), 30)
         until(lambda: all(one["ended"] for one in service.status()["inputs"]), 30)
         until(lambda: not service.status()["outbox"]["pending_bytes"])
         assert service.stop() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import stat
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from otelbridge.readers.rotated import is_packed, rotated_from
 from otelbridge.service.follow.followed import FollowedFile, Piece, status
-from otelbridge.service.follow.parts import unreadable
+from otelbridge.service.follow.parts import parts_of, unreadable
 from otelbridge.service.follow.patterns import Pattern, excluded
 
 __all__ = ["Files", "FollowedFile", "Piece"]
@@ -20,6 +21,8 @@ OPEN_LIMIT = 200
 _REST_AFTER_S = 10.0
 _BEFORE_NS = 3_000_000_000
 """Two looks, and the clocks of host and file system, are no further apart."""
+_FORGOTTEN = 1000
+"""So many paths that were let go of are known again: what was rotated before that is not read anew."""
 
 
 class Files:
@@ -30,8 +33,8 @@ class Files:
         exclude: Patterns of paths that are left out; one without a slash is compared with names.
         start: Where a file is begun that was never seen and is there at the first look.
         saved: A position for each path that was followed before.
-        first_look: Whether this is the first look at these patterns; by itself it is one where no position is saved. At any
-            other look, new files are read from their beginning, with the rotated parts that were written since the last one.
+        looked_ns: When these patterns were looked at last, None if never. New files that were written to since then are read
+            from their beginning, with the rotated parts that were written since.
         clock: Seconds of a clock that never goes back.
 
     Attributes:
@@ -47,7 +50,7 @@ class Files:
         start: Literal["start", "end"],
         saved: Mapping[str, Mapping[str, Any]],
         *,
-        first_look: bool | None = None,
+        looked_ns: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._patterns = [Pattern(text) for text in patterns]
@@ -55,11 +58,10 @@ class Files:
         self._clock = clock
         mine = {path: position for path, position in saved.items() if self._names(path)}
         self._streams: dict[str, FollowedFile] = {path: FollowedFile(path, clock, position) for path, position in mine.items()}
-        is_first = not mine if first_look is None else first_look
-        # A log that comes may be rotated before it is seen, and more than once while nobody looked.
-        now_ns = time.time_ns()
-        read_ns = [ns for position in mine.values() if (ns := int(position.get("mtime_ns", 0))) <= now_ns]
-        self._parts_since_ns: int | None = None if is_first else max(read_ns, default=0) - _BEFORE_NS
+        # A log that comes may be rotated before it is seen, more than once while nobody looked, and away when somebody looks.
+        self._parts_since_ns = None if looked_ns is None else looked_ns - _BEFORE_NS
+        self._forgotten_ns: dict[str, int] = {}
+        self._was_away = looked_ns is not None
         # What was not written to since the last look holds nothing that is new.
         old_ns = math.inf if self._parts_since_ns is None else self._parts_since_ns
         self._at_end_until_ns = old_ns if start == "end" else -math.inf
@@ -70,12 +72,14 @@ class Files:
     def scan(self) -> None:
         """Look for new files, and at those that are known: to be called about once a second."""
         now_ns, folders = time.time_ns(), _Folders()
-        paths = {path for pattern in self._patterns for path in pattern.paths(folders.names)}
+        names = folders.names_and_bases if self._was_away else folders.names
+        paths = {path for pattern in self._patterns for path in pattern.paths(names)}
         notes = self._look_at_new(sorted(paths - self._streams.keys()))
-        self._parts_since_ns = now_ns - _BEFORE_NS
+        if self._parts_since_ns is None:
+            self._parts_since_ns = now_ns - _BEFORE_NS
         for path, stream in self._streams.items():
             stream.look(status(path))
-        self._at_end_until_ns = -math.inf
+        self._at_end_until_ns, self._was_away = -math.inf, False
         self.unreadable = folders.problems
         self.problems = folders.problems + notes
         self._rest()
@@ -85,6 +89,9 @@ class Files:
         stream = self._streams.pop(path, None)
         if stream is not None:
             stream.close()
+            self._forgotten_ns[path] = time.time_ns()
+            for oldest in list(self._forgotten_ns)[:-_FORGOTTEN]:
+                del self._forgotten_ns[oldest]
 
     def close(self) -> None:
         """Let go of all streams, whose positions can still be asked for."""
@@ -106,6 +113,8 @@ class Files:
                 continue
             found = status(path)
             if isinstance(found, FileNotFoundError | NotADirectoryError):
+                if self._was_away and self._was_rotated(path):
+                    self._follow(path)
                 continue
             if isinstance(found, OSError):
                 notes.append(unreadable(path, found))
@@ -118,9 +127,18 @@ class Files:
                     f"'{path}' is compressed, so it does not grow and is not followed; read it with `otelbridge convert`."
                 )
             else:
-                at_end = found.st_mtime_ns <= self._at_end_until_ns
-                self._streams[path] = FollowedFile(path, self._clock, at_end=at_end, parts_since_ns=self._parts_since_ns)
+                self._follow(path, at_end=found.st_mtime_ns <= self._at_end_until_ns)
         return notes
+
+    def _follow(self, path: str, *, at_end: bool = False) -> None:
+        since_ns = self._forgotten_ns.pop(path, self._parts_since_ns)
+        self._streams[path] = FollowedFile(path, self._clock, at_end=at_end, parts_since_ns=since_ns)
+
+    def _was_rotated(self, path: str) -> bool:
+        """Whether parts of a file that is away were written since the last look."""
+        with contextlib.suppress(OSError):
+            return any(part.mtime_ns > (self._parts_since_ns or 0) for part in parts_of(os.path.realpath(path)))
+        return False
 
     def _base(self, path: str) -> str:
         """The followed path that this one is a rotated part of, empty if it is none."""
@@ -155,6 +173,11 @@ class _Folders:
         if folder not in self._names:
             self._names[folder] = self._listed(folder)
         return self._names[folder]
+
+    def names_and_bases(self, folder: str) -> list[str]:
+        """The names, and those that the rotated parts among them had when they were written."""
+        names = self.names(folder)
+        return [*names, *({rotated_from(name) for name in names} - {"", *names})]
 
     def _listed(self, folder: str) -> list[str]:
         try:

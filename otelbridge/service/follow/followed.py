@@ -72,7 +72,8 @@ class FollowedFile:
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         if "unread" in saved:
-            self._at_end = saved["unread"] == "end"
+            since_ns = saved.get("parts_since_ns")
+            self._at_end, self._parts_since_ns = saved["unread"] == "end", since_ns if isinstance(since_ns, int) else None
             return
         try:
             self._mark = Mark.from_json(saved)
@@ -126,7 +127,7 @@ class FollowedFile:
         """Plain JSON data: everything handed out so far is behind it, and it is read on from there after a restart."""
         mark = self._entries[0].mark if self._entries else self._mark
         if mark is None:
-            return {"unread": "end" if self._at_end else "start"}
+            return {"unread": "end" if self._at_end else "start", "parts_since_ns": self._parts_since_ns}
         return replace(mark, begins=mark.begins or self._begins, lost=_both(self._lost, mark.lost)).to_json()
 
     def read(self, limit_bytes: int) -> Piece | None:
@@ -307,6 +308,8 @@ class FollowedFile:
                 self._close_all()
         elif not self._entries and self._mark is not None and not self._mark.ended:
             self._resume(self._mark)
+        elif not self._entries and self._mark is None and self._parts_since_ns is not None:
+            self._begin()
 
     def _has_folder_changed(self) -> bool:
         """Whether a name came to the folder, or went, since this was asked last."""
