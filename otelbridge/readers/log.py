@@ -224,6 +224,9 @@ class LogReader:
             line = bytes(self._partial).rstrip(b"\r")
             self._partial.clear()
             self._overlong = False
+            if line.startswith(b"\0"):
+                self._holes += 1
+                self._hole_bytes += len(line) - len(line.lstrip(b"\0"))
             event = self._event_of(line) is not None or _ANY_STAMP.match(line)
             self._lines += 1
             self._total += 1
@@ -234,6 +237,12 @@ class LogReader:
         return self._taken()
 
     def _keep(self, piece: bytes) -> None:
+        if piece.startswith(b"\0") and bytes(self._partial[:2]) in (b"", b"\0") and not self._overlong:
+            # A hole may be larger than any line. One byte of it is kept.
+            content = piece.lstrip(b"\0")
+            self._hole_bytes += len(piece) - len(content) - (not self._partial)
+            self._partial[:] = b"\0"
+            piece = content
         room = MAX_LINE_BYTES - len(self._partial)
         if len(piece) > room:
             self._overlong = True

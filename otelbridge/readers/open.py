@@ -29,7 +29,9 @@ class Input:
     Attributes:
         path: As the user named it; `-` is standard input.
         size: Bytes of the file as it lies there, None for a pipe.
-        head: The first 64 KiB of its content, unpacked.
+        head: The first 64 KiB of its content, unpacked, without a hole before it.
+        hole_bytes: So many NUL bytes stand before it, which are passed over. QEMU's `-D` does not append: what it writes to a
+            log that was truncated stands where it would have stood.
         notes: Always empty; a program that reads for us has some.
         gap: What was wrong with the end of it, in words; empty if nothing was. Known when all blocks were read.
     """
@@ -51,7 +53,12 @@ class Input:
                 raise UsageError(
                     f"{shown(path)} is packed with {name}; unpack it first, or pack it with gzip or xz. Nothing was read."
                 )
+        self.hole_bytes = 0
         self.head = self._read(HEAD_BYTES)
+        while self.head.startswith(b"\0"):
+            content = self.head.lstrip(b"\0")
+            self.hole_bytes += len(self.head) - len(content)
+            self.head = content or self._read(HEAD_BYTES)
 
     @property
     def position(self) -> int:

@@ -84,6 +84,7 @@ class ProgramInput:
     Attributes:
         path: As given.
         size: None: it is not known before the end.
+        hole_bytes: 0: what a program prints has none before it.
         gap: In words, that the program failed in the middle; empty if it did not. Known when all blocks were read.
         notes: What it wrote to stderr, line by line; the first hundred lines. Complete when all blocks were read.
 
@@ -92,6 +93,7 @@ class ProgramInput:
     """
 
     size = None
+    hole_bytes = 0
 
     def __init__(self, path: str, command: Sequence[str]) -> None:
         self.path, self._command = path, list(command)

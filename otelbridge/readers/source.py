@@ -323,12 +323,22 @@ class Source:
         for path in files:
             source = opened(path)
             try:
+                if path == files[0]:
+                    self._tell_hole(source)
                 yield from self._fed(reader, source, last=path == files[-1])
             except FormatError as error:
                 raise _named(error, path) from None
             finally:
                 source.close()
         self.gaps += reader.gaps
+
+    def _tell_hole(self, source: Input | ProgramInput) -> None:
+        """What stood in a hole before a log; what stood in one before a later part is in the parts before it."""
+        if source.hole_bytes:
+            self.gaps.append(
+                f"its first {source.hole_bytes} bytes are NUL: it was truncated while QEMU went on writing, as by logrotate's "
+                "copytruncate; what stood there is in a rotated part, if there is one"
+            )
 
     def _fed(self, reader: Reader, source: Input | ProgramInput, *, last: bool) -> Iterator[Batch]:
         for block in source.blocks():

@@ -150,6 +150,36 @@ def test_two_hosts_logs_that_are_named_like_parts_stay_two(logs: Logs, tmp_path:
     assert picture.out.splitlines()[2].split()[:2] == ["destination", "mig.log.1,"]
 
 
+def with_hole(data: bytes, hole_bytes: int) -> bytes:
+    """What QEMU's -D leaves behind that was truncated after so many bytes: it goes on where it was."""
+    return bytes(hole_bytes) + data
+
+
+def test_parts_of_a_log_that_qemu_itself_wrote_and_that_was_copied_and_truncated_are_one_log(
+    logs: Logs, tmp_path: Path
+) -> None:
+    whole, other = written(tmp_path / "whole", [(path.name, data_of(path)) for path in logs("debian-7.2/precopy-busy")])
+    first, second, third = cut(whole.read_bytes(), 3, 1)
+    parts = written(
+        tmp_path / "parts",
+        [
+            (f"{whole.name}.2", first),
+            (f"{whole.name}.1.gz", with_hole(second, len(first))),
+            (whole.name, with_hole(third, 1 << 22)),
+        ],
+    )
+    wanted = converted([whole, other], tmp_path / "wanted")
+    assert converted([*parts, other], tmp_path / "found")[:3] == wanted[:3]
+
+
+def test_of_a_log_that_begins_with_a_hole_the_first_event_is_read_and_the_hole_is_told(logs: Logs, tmp_path: Path) -> None:
+    data = data_of(logs("debian-7.2/precopy-busy")[0])
+    whole, holed = written(tmp_path / "logs", [("whole.log", data), ("holed.log", with_hole(data, 1 << 22))])
+    wanted, found = (converted([path], tmp_path / path.stem).accounting["spans"] for path in (whole, holed))
+    assert found == wanted
+    assert f"lost holed.log: its first {1 << 22} bytes are NUL" in said(holed).replace(str(holed.parent) + "/", "")
+
+
 def test_a_part_without_any_event_is_a_part_all_the_same(logs: Logs, tmp_path: Path) -> None:
     """The system's log of a quiet day; the format is told by the others."""
     source, _ = logs("debian-7.2/precopy-busy")

@@ -61,6 +61,17 @@ def test_a_whole_line_may_stand_behind_a_hole() -> None:
     assert log.gaps == ["1 hole of 1000 NUL bytes: what stood there was overwritten or never written"]
 
 
+@pytest.mark.parametrize("block_bytes", [1 << 16, 1 << 18, 1 << 20])
+def test_a_whole_line_may_stand_behind_a_hole_that_is_larger_than_any_line(block_bytes: int) -> None:
+    log, data = reader(), SETUP + bytes(3 << 20) + SETUP + SETUP
+    batches = [batch for at in range(0, len(data), block_bytes) for batch in log.feed(data[at : at + block_bytes])]
+    rows, units, total = summed([*batches, *log.finish()])
+    assert rows == [SETUP_ROW] * 3
+    assert units == {}
+    assert total == 3
+    assert log.gaps == [f"1 hole of {3 << 20} NUL bytes: what stood there was overwritten or never written"]
+
+
 @pytest.mark.parametrize(
     ("line", "rows"),
     [

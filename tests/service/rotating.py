@@ -39,12 +39,16 @@ class Log:
             self._stamp(file.fileno())
         self.written += data
 
-    def hold(self) -> None:
-        """From now on its writer keeps its file, as long as nobody tells it of a rotation."""
+    def hold(self, *, append: bool = True) -> None:
+        """From now on its writer keeps its file, as long as nobody tells it of a rotation.
+
+        Without `append` it writes as QEMU's `-D` does: after a truncation where it would have written without.
+        """
         self.release()
         if not self.path.exists():
             self._create()
-        self.held = self.path.open("ab")
+        self.held = self.path.open("ab" if append else "r+b")
+        self.held.seek(0, os.SEEK_END)
 
     def release(self) -> None:
         """The writer was told: it opens the path again."""

@@ -25,8 +25,9 @@ class World:
         self.reading = Reading(folder)
         self.done: list[str] = []
         self._first = self.random.choice([0, 1, None])
+        self._appends = self.random.random() < 0.5
         if self.random.random() < 0.5:
-            self.log.hold()
+            self.log.hold(append=self._appends)
         self.steps: Steps = {
             "write": self.write,
             "write more": self.write,
@@ -58,7 +59,7 @@ class World:
     def tell(self) -> None:
         """The writer goes on in the file at the path."""
         if self.log.held is not None:
-            self.log.hold()
+            self.log.hold(append=self._appends)
 
     def run(self, losing: Steps) -> None:
         steps = self.steps | losing

@@ -106,6 +106,37 @@ def test_a_writer_that_is_told_late_of_a_rotation_loses_and_doubles_nothing(befo
         reading.files.close()
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("before", BETWEEN)
+def test_a_log_that_is_truncated_under_a_writer_that_does_not_append_is_read_without_the_hole(
+    before: str, packed: bool, tmp_path: Path
+) -> None:
+    """As with QEMU's -D and logrotate's copytruncate: the file begins with as many NUL bytes as were written before."""
+    for between, then in product(BETWEEN, repeat=2):
+        log = Log(folder := folder_of(tmp_path, between, then))
+        log.write(TEXT)
+        log.hold(append=False)
+        reading = Reading(folder)
+        for number in range(3):
+            log.write(lines(3, 100 * number))
+            BETWEEN[before](reading)
+            log.copy_truncate()
+            if packed:
+                log.pack(".1")
+            BETWEEN[between](reading)
+            log.write(lines(20, 100 * number + 10))
+            BETWEEN[then](reading)
+        log.release()
+        assert log.path.read_bytes().startswith(b"\0" * len(TEXT))
+        reading.limit_bytes = 1 << 16
+        reading.read()
+        assert reading.data == log.written, (between, then)
+        assert not reading.losses
+        assert not any(piece.begins for piece in reading.pieces)
+        assert reading.stream().lag_bytes == 0
+        reading.files.close()
+
+
 @pytest.mark.parametrize("before", ["scan", "read", "one small piece"])
 def test_what_a_writer_adds_to_a_part_that_is_packed_already_is_read_while_the_service_is_up(
     before: str, tmp_path: Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from otelbridge.service.follow.parts import Part, read_fully
+from otelbridge.service.follow.parts import Part, hole_bytes, read_fully
 from otelbridge.service.follow.rotation import HEAD_BYTES, TAIL_BYTES, Mark, fingerprint, guard
 
 
@@ -61,6 +61,8 @@ class Entry:
             return None
         if found.st_size == mark.offset and found.st_mtime_ns == mark.mtime_ns:
             return b""
+        if mark.is_unread and not mark.head.length:
+            mark = anew(self.part, mark)
         # One call for what was read before and what comes next: between two of them it could be truncated.
         start, expected = guard(mark)
         skipped = mark.offset - start
@@ -70,7 +72,7 @@ class Entry:
         if fingerprint(block[: expected.length]) != expected:
             return None
         end = min(len(block), skipped + limit_bytes)
-        head = fingerprint(block[:HEAD_BYTES]) if start == 0 and mark.head.length < HEAD_BYTES else mark.head
+        head = fingerprint(block[:HEAD_BYTES]) if start == mark.hole and mark.head.length < HEAD_BYTES else mark.head
         tail = fingerprint(block[max(0, end - TAIL_BYTES) : end]) if end > skipped else mark.tail
         self.mark = replace(
             mark,
@@ -99,8 +101,9 @@ def unread(part: Part) -> Mark:
     """The mark of a part of which nothing was read."""
     found = part.stat()
     device, inode = part.identity
-    head = fingerprint(read_fully(part, 0, HEAD_BYTES))
-    return Mark(part.real, device, inode, size=found.st_size, mtime_ns=found.st_mtime_ns, head=head)
+    hole = hole_bytes(part)
+    head = fingerprint(read_fully(part, hole, HEAD_BYTES))
+    return Mark(part.real, device, inode, hole, found.st_size, found.st_mtime_ns, hole, head)
 
 
 def anew(part: Part, mark: Mark) -> Mark:
@@ -110,7 +113,7 @@ def anew(part: Part, mark: Mark) -> Mark:
 
 def read_before(part: Part, mark: Mark) -> Mark:
     """The mark for a part that holds what the mark knows, under whatever name and inode it has now."""
-    if not mark.offset:
+    if mark.is_unread:
         return anew(part, mark)
     device, inode = part.identity
     size = part.stat().st_size if part.packed else max(mark.offset, part.stat().st_size)
@@ -122,5 +125,5 @@ def at_end(part: Part) -> Mark:
     mark = unread(part)
     if part.packed:
         return mark
-    start = max(0, mark.size - TAIL_BYTES)
+    start = max(mark.hole, mark.size - TAIL_BYTES)
     return replace(mark, offset=mark.size, tail=fingerprint(read_fully(part, start, mark.size - start)))

@@ -287,7 +287,7 @@ class FollowedFile:
             return
         entry = self._entries[0]
         mark = entry.mark
-        if mark.offset or not mark.is_weak or entry.part.stat().st_mtime_ns == mark.mtime_ns:
+        if not (mark.is_unread and mark.is_weak) or entry.part.stat().st_mtime_ns == mark.mtime_ns:
             return
         if self._is_doubtful(entry):
             self._start_over()

@@ -46,6 +46,12 @@ class PlainPart:
         """What the file system says of it now."""
         return os.fstat(self._descriptor)
 
+    def first_data(self) -> int:
+        """Where the file system has data first: before it nothing was ever written, which reads as NUL bytes."""
+        with contextlib.suppress(OSError):  # there is none at all
+            return os.lseek(self._descriptor, 0, os.SEEK_DATA)
+        return 0
+
     def bytes_at(self, offset: int, limit_bytes: int) -> bytes:
         """Up to so many bytes from there."""
         return os.pread(self._descriptor, limit_bytes, offset)
@@ -117,11 +123,25 @@ def read_fully(part: Part, offset: int, size_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
+def hole_bytes(part: Part) -> int:
+    """How many NUL bytes stand before everything else."""
+    if read_fully(part, 0, 1) != b"\0":
+        return 0
+    offset = part.first_data() if isinstance(part, PlainPart) else 0
+    with contextlib.suppress(DamagedError):
+        while piece := part.bytes_at(offset, _STEP_BYTES):
+            content = piece.lstrip(b"\0")
+            offset += len(piece) - len(content)
+            if content:
+                break
+    return offset
+
+
 def holds(part: Part, mark: Mark) -> bool:
     """Whether the part has the bytes that the mark knows: its head, and those before its offset."""
     if not part.packed and part.stat().st_size < mark.offset:
         return False
-    return _has(part, 0, mark.head) and _has(part, mark.offset - mark.tail.length, mark.tail)
+    return _has(part, mark.hole, mark.head) and _has(part, mark.offset - mark.tail.length, mark.tail)
 
 
 def _has(part: Part, offset: int, expected: Fingerprint) -> bool:

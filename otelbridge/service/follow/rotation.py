@@ -40,7 +40,9 @@ class Mark:
         offset: Bytes handed out, of the unpacked content.
         size: Bytes that were known of it, handed out or not.
         mtime_ns: Its last change that was known.
-        head: Of the first bytes, at most 1 KiB.
+        hole: NUL bytes that it begins with, which are not read: QEMU's `-D` does not append, so what it writes to a log that
+            was truncated stands where it would have stood.
+        head: Of the first bytes behind the hole, at most 1 KiB.
         tail: Of the last bytes before `offset`, at most 256.
         begins: What comes next does not go on what was handed out before.
         lost: A loss that was not told yet, in words.
@@ -54,6 +56,7 @@ class Mark:
     offset: int = 0
     size: int = 0
     mtime_ns: int = 0
+    hole: int = 0
     head: Fingerprint = NOTHING
     tail: Fingerprint = NOTHING
     begins: bool = False
@@ -65,6 +68,11 @@ class Mark:
     def identity(self) -> tuple[int, int]:
         """Device and inode."""
         return self.device, self.inode
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether nothing of it was handed out."""
+        return self.offset == self.hole
 
     @property
     def is_weak(self) -> bool:
@@ -84,7 +92,7 @@ class Mark:
         """
         try:
             mark = cls(**saved)
-            numbers = (mark.device, mark.inode, mark.offset, mark.size, mark.mtime_ns)
+            numbers = (mark.device, mark.inode, mark.offset, mark.size, mark.mtime_ns, mark.hole)
             before = None if mark.before is None else cls.from_json(saved["before"])
             mark = replace(mark, head=Fingerprint(*mark.head), tail=Fingerprint(*mark.tail), before=before)
         except TypeError as error:
@@ -102,8 +110,8 @@ def _plain(value: object) -> object:
 
 def guard(mark: Mark) -> tuple[int, Fingerprint]:
     """The bytes to look at before it is read on from `mark.offset`: where they begin, and what they must be."""
-    if mark.offset <= mark.head.length:
-        return 0, mark.head
+    if mark.offset <= mark.hole + mark.head.length:
+        return mark.hole, mark.head
     return mark.offset - mark.tail.length, mark.tail
 
 
