@@ -152,6 +152,21 @@ def test_a_log_that_came_and_was_rotated_away_while_it_was_down_is_read(restarts
     assert reading.data == b"one\ntwo\nthree\n"
 
 
+def test_an_old_log_that_was_never_readable_and_vanishes_is_gone_without_a_complaint(tmp_path: Path) -> None:
+    log = tmp_path / "web.log"
+    log.write_bytes(b"long ago\n")
+    os.utime(log, (1_795_400_000,) * 2)
+    files = Files([f"{tmp_path}/*.log"], (), "end", {}, looked_ns=time.time_ns())
+    with without_permission(log):
+        files.scan()
+        stream = files.streams[str(log)]
+        assert "cannot be read" in stream.problem
+    log.unlink()
+    files.scan()
+    assert not stream.problem
+    assert stream.gone
+
+
 def test_parts_of_a_log_that_was_let_go_of_are_not_read_again_when_it_comes_back(tmp_path: Path) -> None:
     reading = Reading(tmp_path, "*.log")
     log = tmp_path / "web.log"

@@ -308,8 +308,8 @@ class FollowedFile:
                 self._close_all()
         elif not self._entries and self._mark is not None and not self._mark.ended:
             self._resume(self._mark)
-        elif not self._entries and self._mark is None and self._parts_since_ns is not None:
-            self._begin()
+        elif not self._entries and self._mark is None and self._parts_since_ns is not None and not self._at_end:
+            self._begin_before(self._parts_since_ns)
 
     def _has_folder_changed(self) -> bool:
         """Whether a name came to the folder, or went, since this was asked last."""
