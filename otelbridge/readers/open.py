@@ -55,6 +55,10 @@ class Input:
                 )
         self.hole_bytes = 0
         self.head = self._read(HEAD_BYTES)
+        if self.head.startswith(b"\0") and size is not None and not self.packed:
+            # Nothing was ever written there, so nothing needs to be read.
+            self.hole_bytes = raw.seek(_first_data(raw))
+            self.head = self._read(HEAD_BYTES)
         while self.head.startswith(b"\0"):
             content = self.head.lstrip(b"\0")
             self.hole_bytes += len(self.head) - len(content)
@@ -223,6 +227,18 @@ def _read_pipe(raw: IO[bytes], size: int) -> bytes:
     read1 = getattr(raw, "read1", raw.read)
     block: bytes = read1(size)
     return block
+
+
+def _first_data(raw: IO[bytes]) -> int:
+    """Where the file system has data first, 0 where it does not say."""
+    file = raw.fileno()
+    place = os.lseek(file, 0, os.SEEK_CUR)
+    try:
+        return os.lseek(file, 0, os.SEEK_DATA)
+    except OSError:
+        return 0
+    finally:
+        os.lseek(file, place, os.SEEK_SET)  # `raw` reads ahead and believes to know it
 
 
 def _peek(raw: IO[bytes]) -> bytes:

@@ -172,6 +172,18 @@ def test_parts_of_a_log_that_qemu_itself_wrote_and_that_was_copied_and_truncated
     assert converted([*parts, other], tmp_path / "found")[:3] == wanted[:3]
 
 
+@pytest.mark.parametrize("hole_bytes", [1, 5_000, 70_000, 1 << 36])
+def test_a_hole_before_a_log_is_not_read(hole_bytes: int, logs: Logs, tmp_path: Path) -> None:
+    data = data_of(logs("debian-7.2/precopy-busy")[0])
+    (whole,) = written(tmp_path, [("whole.log", data)])
+    holed = tmp_path / "holed.log"
+    with holed.open("wb") as file:
+        file.seek(hole_bytes)
+        file.write(data)
+    wanted, found = (converted([path], tmp_path / path.stem).accounting for path in (whole, holed))
+    assert (found["spans"], found["inputs"][0]["buckets"]) == (wanted["spans"], wanted["inputs"][0]["buckets"])
+
+
 def test_of_a_log_that_begins_with_a_hole_the_first_event_is_read_and_the_hole_is_told(logs: Logs, tmp_path: Path) -> None:
     data = data_of(logs("debian-7.2/precopy-busy")[0])
     whole, holed = written(tmp_path / "logs", [("whole.log", data), ("holed.log", with_hole(data, 1 << 22))])
