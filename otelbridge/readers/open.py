@@ -57,7 +57,7 @@ class Input:
         self.head = self._read(HEAD_BYTES)
         if self.head.startswith(b"\0") and size is not None and not self.packed:
             # Nothing was ever written there, so nothing needs to be read.
-            self.hole_bytes = raw.seek(_first_data(raw))
+            self.hole_bytes = raw.seek(first_data(raw.fileno()))
             self.head = self._read(HEAD_BYTES)
         while self.head.startswith(b"\0"):
             content = self.head.lstrip(b"\0")
@@ -229,16 +229,15 @@ def _read_pipe(raw: IO[bytes], size: int) -> bytes:
     return block
 
 
-def _first_data(raw: IO[bytes]) -> int:
-    """Where the file system has data first, 0 where it does not say."""
-    file = raw.fileno()
+def first_data(file: int) -> int:
+    """Where the file system has data first in an open file, 0 where it does not say; before it are NUL bytes."""
     place = os.lseek(file, 0, os.SEEK_CUR)
     try:
         return os.lseek(file, 0, os.SEEK_DATA)
     except OSError:
         return 0
     finally:
-        os.lseek(file, place, os.SEEK_SET)  # `raw` reads ahead and believes to know it
+        os.lseek(file, place, os.SEEK_SET)  # a buffer before it believes to know the place
 
 
 def _peek(raw: IO[bytes]) -> bytes:

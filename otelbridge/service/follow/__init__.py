@@ -61,7 +61,7 @@ class Files:
         # A log that comes may be rotated before it is seen, more than once while nobody looked, and away when somebody looks.
         self._parts_since_ns = None if looked_ns is None else looked_ns - _BEFORE_NS
         self._forgotten_ns: dict[str, int] = {}
-        self._was_away = looked_ns is not None
+        self._was_down = looked_ns is not None
         # What was not written to since the last look holds nothing that is new.
         old_ns = math.inf if self._parts_since_ns is None else self._parts_since_ns
         self._at_end_until_ns = old_ns if start == "end" else -math.inf
@@ -72,14 +72,14 @@ class Files:
     def scan(self) -> None:
         """Look for new files, and at those that are known: to be called about once a second."""
         now_ns, folders = time.time_ns(), _Folders()
-        names = folders.names_and_bases if self._was_away else folders.names
+        names = folders.names_and_bases if self._was_down else folders.names
         paths = {path for pattern in self._patterns for path in pattern.paths(names)}
         notes = self._look_at_new(sorted(paths - self._streams.keys()))
         if self._parts_since_ns is None:
             self._parts_since_ns = now_ns - _BEFORE_NS
         for path, stream in self._streams.items():
             stream.look(status(path))
-        self._at_end_until_ns, self._was_away = -math.inf, False
+        self._at_end_until_ns, self._was_down = -math.inf, False
         self.unreadable = folders.problems
         self.problems = folders.problems + notes
         self._rest()
@@ -113,7 +113,7 @@ class Files:
                 continue
             found = status(path)
             if isinstance(found, FileNotFoundError | NotADirectoryError):
-                if self._was_away and self._was_rotated(path):
+                if self._was_down and self._was_rotated(path):
                     self._follow(path)
                 continue
             if isinstance(found, OSError):

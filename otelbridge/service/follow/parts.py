@@ -13,6 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Self, TypeVar
 
+from otelbridge.readers.open import first_data
 from otelbridge.readers.rotated import in_order, is_packed
 from otelbridge.service.follow.rotation import Fingerprint, Found, Mark, fingerprint
 
@@ -47,10 +48,8 @@ class PlainPart:
         return os.fstat(self._descriptor)
 
     def first_data(self) -> int:
-        """Where the file system has data first: before it nothing was ever written, which reads as NUL bytes."""
-        with contextlib.suppress(OSError):  # there is none at all
-            return os.lseek(self._descriptor, 0, os.SEEK_DATA)
-        return 0
+        """Where the file system has data first: before it nothing was ever written."""
+        return first_data(self._descriptor)
 
     def bytes_at(self, offset: int, limit_bytes: int) -> bytes:
         """Up to so many bytes from there."""
